@@ -1,0 +1,48 @@
+"""Time, as the only door to it.
+
+Everything that needs the time takes a :class:`Clock`, so that tests run hours in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> datetime:
+        """The wall clock: aware, UTC; for meaning."""
+        ...
+
+    def time(self) -> float:
+        """The wall clock in seconds since the epoch; the cheap form of :meth:`now`."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds for durations and deadlines; never jumps."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+SYSTEM_CLOCK = SystemClock()

@@ -1,0 +1,1 @@
+"""Where tasks run: in child processes, always, except ``inline``."""

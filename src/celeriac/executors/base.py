@@ -1,0 +1,229 @@
+"""The seam of the executors: what runs tasks, what goes in and what comes out.
+
+The worker's parent process hands over :class:`Request` batches and collects :class:`Outcome` batches; it never
+decodes a body and never runs user code. Requests and outcomes cross a socket as msgpack, so both are flat structs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from celeriac.wire.envelope import Envelope, Outgoing
+from celeriac.wire.result_record import ResultRecord
+
+if TYPE_CHECKING:
+    from celeriac.executors.context import Context
+
+__all__ = [
+    "Envelope", "Executor", "Failed", "Ignored", "Loader", "Lost", "Outcome", "Outgoing", "PoolOptions", "Registry",
+    "Rejected", "Request", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+]  # fmt: skip
+
+
+class Request(msgspec.Struct, array_like=True, gc=False):
+    """One attempt at one task, as the parent hands it to a child."""
+
+    id: str
+    task: str
+    envelope: Envelope  #: headers already in protocol-2 form; body still serialized
+    queue: str
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    #: which start of this message this is, from 1; 0 when the broker does not count
+    delivery: int
+    hard_limit: float | None  #: seconds, resolved: call > task > setting
+    soft_limit: float | None
+    #: protocol 1: the body is one mapping, args and embed inside
+    protocol: int = 2
+
+
+class Succeeded(msgspec.Struct, array_like=True, tag=0, gc=False):
+    id: str
+    record: ResultRecord | None  #: None: results are ignored
+    sends: list[Outgoing]  #: callbacks and the next step of a chain
+    runtime: float  #: seconds
+    shown: str  #: the result, shortened, for the log and events
+
+
+class Failed(msgspec.Struct, array_like=True, tag=1, gc=False):
+    id: str
+    record: ResultRecord | None
+    sends: list[Outgoing]  #: errbacks
+    runtime: float
+    error: str  #: ``ValueError('boom')``, shortened
+    traceback: str
+    expected: bool  #: listed in ``throws``: logged without traceback
+    #: the message itself is bad (undecodable body, wrong arity counts as the task's own TypeError): quarantine it
+    quarantine: str | None = None
+
+
+class WantsRetry(msgspec.Struct, array_like=True, tag=2, gc=False):
+    id: str
+    record: ResultRecord | None
+    sends: list[Outgoing]  #: the message of the next attempt
+    runtime: float
+    error: str  #: why
+    shown: str  #: ``in 5s``
+
+
+class Ignored(msgspec.Struct, array_like=True, tag=3, gc=False):
+    id: str
+    sends: list[Outgoing]
+    runtime: float
+
+
+class Rejected(msgspec.Struct, array_like=True, tag=4, gc=False):
+    id: str
+    requeue: bool
+    reason: str
+    record: ResultRecord | None
+    runtime: float
+
+
+class Lost(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """Not from a child: the parent's word on a request whose process is gone."""
+
+    id: str
+    #: True: the user's function may have been entered; False: it certainly was not
+    started: bool
+    cause: Literal["died", "hard_limit", "revoked", "stopped", "not_started"]
+    detail: str  #: ``signal 9 (SIGKILL)``, ``exit status 1``
+
+
+Outcome = Succeeded | Failed | WantsRetry | Ignored | Rejected | Lost
+
+
+class RunnableOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker and the runner need to know of a task; ``None``: the setting decides (already resolved)."""
+
+    ignore_result: bool
+    store_errors_even_if_ignored: bool
+    acks_late: bool
+    acks_on_failure: bool
+    acks_on_timeout: bool
+    reject_on_worker_lost: bool | None  #: None: our default, retried within the crash budget
+    retry_on_worker_lost: bool
+    track_started: bool
+    time_limit: float | None
+    soft_time_limit: float | None
+    rate_limit: str | float | None
+    max_retries: int | None
+    default_retry_delay: float
+    throws: tuple[type[BaseException], ...] = ()
+    result_serializer: str = "json"
+    result_expires: float | None = None
+    result_extended: bool = False
+    resultrepr_maxsize: int = 1024
+    accept_content: frozenset[str] = frozenset({"json", "application/json"})
+
+
+class Runnable(Protocol):
+    """What the worker needs of a task. ``app.task.Task`` satisfies it."""
+
+    name: str
+
+    @property
+    def runnable_options(self) -> RunnableOptions: ...
+    @property
+    def is_coroutine(self) -> bool: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body (``bind`` already applied). A coroutine function returns its coroutine."""
+        ...
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None: ...
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None: ...
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None: ...
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None: ...
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None: ...
+
+
+class Registry(Protocol):
+    """What a child loads: the user's tasks, and the way their follow-ups are addressed and encoded."""
+
+    @property
+    def tasks(self) -> Mapping[str, Runnable]: ...
+
+    def retry_message(self, context: Context, retry: Any) -> Outgoing:
+        """The message of the next attempt that a raised ``errors.Retry`` asks for (same id, retries + 1)."""
+        ...
+
+    def follow_ups(self, context: Context, retval: Any) -> list[Outgoing]:
+        """After success: the callbacks and the next step of the chain, with ``retval`` prepended."""
+        ...
+
+    def errbacks(self, context: Context, exc: BaseException) -> list[Outgoing]:
+        """After failure: the ``link_error`` signatures, called with Celery's arguments."""
+        ...
+
+    def store(self, record: ResultRecord) -> None:
+        """Write a state in mid-run (STARTED, custom states) at once. Blocking."""
+        ...
+
+
+class Loader(msgspec.Struct, frozen=True):
+    """How a child gets its :class:`Registry`.
+
+    ``resolve(target)(argument)`` builds it in a fresh interpreter; ``call`` is used instead where the nursery was
+    forked from this very process (an app that was built in a test or a notebook has no importable name).
+    """
+
+    target: str  #: ``celeriac.app.loading:load_registry``
+    argument: str  #: what the user gave to ``-A``; "" when only ``call`` can do it
+    call: Callable[[], Registry] | None = None
+
+
+class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of a pool. Every executor is constructed as ``Driver(options, loader)``."""
+
+    pool: str = "prefork"
+    hostname: str = "celery@localhost"
+    children: int = 2  #: processes
+    slots_per_child: int = 1  #: threads or coroutines in each
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_kib: int | None = None
+    #: seconds until a child must have reported ready
+    start_timeout: float = 30.0
+    #: fork where it is safe, else spawn
+    start_method: Literal["fork", "spawn"] = "fork"
+    #: at most this many requests are handed to a child beyond its slots, and only while its tasks are short
+    look_ahead: int = 64
+    #: seconds between the soft and the hard end of a task that is made to stop
+    kill_grace: float = 3.0
+    #: a shortened repr of results, for logs and events, is only made when somebody reads it
+    show_results: bool = True
+    #: bounds for decoding task bodies (wire.limits.Limits as a mapping), applied in the child
+    limits: dict[str, int] = {}
+
+
+class Executor(Protocol):
+    """Runs requests. One owner, on one asyncio loop; never raises for a task's own faults."""
+
+    slots: int  #: how many requests can run at one time
+
+    async def start(self) -> None:
+        """Returns when every slot can take work. Raises ``ImproperlyConfigured`` when the user's code can't load."""
+        ...
+
+    def room(self) -> int:
+        """How many requests :meth:`submit` takes now without piling up (free slots plus look-ahead)."""
+        ...
+
+    def submit(self, batch: Sequence[Request]) -> None:
+        """Take the batch; its outcomes will come. Does not block."""
+        ...
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """Wait for at least one outcome and return all there are."""
+        ...
+
+    def cancel(self, task_id: str, how: Literal["soft", "hard"]) -> bool:
+        """Ask (soft: an exception in the task) or force (hard: its process is killed). False: not here."""
+        ...
+
+    async def stop(self, grace: float) -> Sequence[Request]:
+        """Stop: the unstarted are returned, the running get ``grace`` seconds, then are killed (outcome Lost)."""
+        ...

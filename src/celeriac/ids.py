@@ -1,0 +1,68 @@
+"""Identifiers: tasks, leases, nodes.
+
+Random ids are UUID4 text as Celery's clients make them; drawing them in blocks from the kernel keeps ``delay``
+cheap. Fork-safe: a child never repeats its parent's ids.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+
+#: what an identifier that comes from outside may look like (semantics SR6)
+_SAFE_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
+
+_BLOCK = 64
+_lock = threading.Lock()
+_pool: list[str] = []
+
+
+def _refill() -> None:
+    noise = os.urandom(16 * _BLOCK)
+    for start in range(0, len(noise), 16):
+        raw = bytearray(noise[start : start + 16])
+        raw[6] = raw[6] & 0x0F | 0x40
+        raw[8] = raw[8] & 0x3F | 0x80
+        text = raw.hex()
+        _pool.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def task_id() -> str:
+    """A new UUID4 as text; thread-safe, about a third of the price of :func:`uuid.uuid4`."""
+    try:
+        return _pool.pop()
+    except IndexError:
+        with _lock:
+            _refill()
+        return task_id()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.clear)
+
+
+def is_safe_id(text: object) -> bool:
+    """Whether ``text`` may be used as a key, a file name or a row id (SR6: ≤ 255 of ``[A-Za-z0-9_.:@-]``)."""
+    return isinstance(text, str) and _SAFE_ID.match(text) is not None
+
+
+def anonymous_node() -> str:
+    """``gen<pid>@<host>``: how a client signs the messages it sends (the ``origin`` header)."""
+    return f"gen{os.getpid()}@{socket.gethostname()}"
+
+
+def node_name(name: str | None, default: str = "celery") -> str:
+    """A worker's full node name from what the user gave (``None``, ``w1``, ``w1@%h``), with Celery's expansions.
+
+    ``%h`` full host, ``%n`` name part, ``%d`` domain, ``%%`` a percent. Text without ``@`` is the host part.
+    """
+    host = socket.gethostname()
+    given = name or f"{default}@%h"
+    left, at, right = given.partition("@")
+    if not at:
+        left, right = default, given
+    short = left or default
+    table = {"%h": host, "%n": short, "%d": host.partition(".")[2], "%%": "%"}
+    return re.sub(r"%[hnd%]", lambda found: table[found[0]], f"{short}@{right}")

@@ -1,0 +1,1 @@
+"""Result stores. ``base.py`` is the seam; a driver is reached only by name through :mod:`celeriac.plugins`."""

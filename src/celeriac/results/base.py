@@ -1,0 +1,89 @@
+"""The seam of the result stores: what a store must do, and what it may do better.
+
+Blocking, thread-safe, batches. The store is the truth; notifications (:class:`Watches`) are hints that let a waiter
+look earlier. Drivers raise only ``BackendError`` and its kin, or ``ImproperlyConfigured``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+
+from celeriac.wire.result_record import ResultRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Bucket", "GroupStore", "ResultRecord", "ResultStore", "StoreCapabilities", "Watches"]
+
+
+class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a store."""
+
+    persistent: bool  #: any process can read a result, any number of times
+    expires: bool  #: the store itself removes records after their time
+    watch: bool
+    groups: bool  #: has :class:`GroupStore`
+    counts_chords: bool
+    max_record_bytes: int | None = None
+
+
+class ResultStore(Protocol):
+    """Keeps one record per task id. Construct with ``(url, settings, clock)``; construction does no I/O.
+
+    A stored SUCCESS is never overwritten; any other state is. ``write`` is idempotent.
+    """
+
+    capabilities: ClassVar[StoreCapabilities]
+    engine_key: tuple[str, ...]
+
+    def write(self, records: Sequence[ResultRecord]) -> None: ...
+    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        """The records there are; ids that are unknown are missing from the answer."""
+        ...
+
+    def forget(self, ids: Sequence[str]) -> None: ...
+    def cleanup(self) -> int:
+        """Remove what has expired (only where the store does not by itself); returns how many."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """Optional: tells when records may have changed. Else ``results/waiting.py`` polls."""
+
+    def watch(self, ids: Sequence[str], wait: float) -> Mapping[str, ResultRecord]:
+        """Block up to ``wait`` seconds until one of ``ids`` is in a ready state; the ready ones there are.
+
+        May return early with nothing. Called from one thread at a time.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make a waiting ``watch`` return soon. Called from any thread."""
+        ...
+
+
+@runtime_checkable
+class GroupStore(Protocol):
+    """Optional: keeps saved groups (``GroupResult.save``)."""
+
+    def save_group(self, group_id: str, payload: bytes, expires_in: float | None) -> None: ...
+    def restore_group(self, group_id: str) -> bytes | None: ...
+    def delete_group(self, group_id: str) -> None: ...
+
+
+class Bucket(Protocol):
+    """The easy way in: a key-value store; ``results/key_value.py`` makes a full ResultStore of it."""
+
+    def get(self, key: str) -> bytes | None: ...
+    def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]: ...
+    def set(self, key: str, value: bytes, expires_in: float | None) -> None: ...
+    def add(self, key: str, value: bytes, expires_in: float | None) -> bool:
+        """Set if absent; whether it was."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None: ...

@@ -1,0 +1,245 @@
+"""The seam of the brokers: what a transport must do, and the values that cross it.
+
+Publishing is blocking, consuming is asyncio (a blocking driver is bridged by ``transports/threads.py``); every
+operation takes a batch, one message is a batch of one. Drivers raise only the exceptions of ``errors``:
+``OperationalError`` and its kin where trying again makes sense, ``ImproperlyConfigured`` where it does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+
+from celeriac.wire.envelope import Envelope, Outgoing, Route
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from celeriac.wire.result_record import ResultRecord
+
+__all__ = [
+    "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Delivery", "Envelope",
+    "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueSpec", "Release", "Route", "Settlement",
+    "Taken", "Transport", "Verdict",
+]  # fmt: skip
+
+#: what a driver uses to find a message again; opaque to everybody else
+Receipt = Any
+
+
+class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue and how it is bound, as ``task_queues`` declares it."""
+
+    name: str
+    exchange: str = ""
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    durable: bool = True
+    auto_delete: bool = False
+    exclusive: bool = False
+    max_priority: int | None = None
+    expires: float | None = None  #: seconds without use after which the queue goes away
+    message_ttl: float | None = None  #: seconds
+    arguments: dict[str, Any] = {}
+    binding_arguments: dict[str, Any] = {}
+
+
+class Delivery(msgspec.Struct, array_like=True, gc=False):
+    """A message that this process holds until it settles it."""
+
+    envelope: Envelope
+    queue: str
+    receipt: Receipt
+    route: Route
+    #: how often the message was *started* before and not settled; None: the broker does not count
+    attempt: int | None = None
+    redelivered: bool = False
+    #: raw bytes and reason when the driver could not even parse the envelope: to be buried as quarantine, unread
+    malformed: str | None = None
+
+
+class Ack(msgspec.Struct, frozen=True, tag=True):
+    """Done: the message goes away."""
+
+
+class Release(msgspec.Struct, frozen=True, tag=True):
+    """Give it back to the head of its queue. ``count_attempt``: it had been started and its process was lost."""
+
+    count_attempt: bool = False
+
+
+class Park(msgspec.Struct, frozen=True, tag=True):
+    """Give it back, to be delivered again not before ``until`` (seconds since the epoch)."""
+
+    until: float
+    count_attempt: bool = False
+
+
+class Bury(msgspec.Struct, frozen=True, tag=True):
+    """Set it aside, bytes unchanged. ``quarantine``: it could not be understood; else it is a dead letter."""
+
+    reason: str
+    quarantine: bool = False
+    worker: str = ""
+
+
+Verdict = Ack | Release | Park | Bury
+
+ACK = Ack()
+RELEASE = Release()
+RELEASE_COUNTED = Release(count_attempt=True)
+
+
+class Settlement(msgspec.Struct, array_like=True, gc=False):
+    """What the broker is told about a held message."""
+
+    receipt: Receipt
+    verdict: Verdict
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a driver, not wishes: the engine, the conformance suite and the docs read them."""
+
+    leases: bool  #: a held message comes back by itself when its holder disappears
+    delays: bool  #: ``Outgoing.not_before`` and ``Park`` are kept by the broker
+    priorities: int  #: how many levels are told apart; 0: none
+    highest_priority_first: bool = True  #: False: the lower number is the more urgent (Redis)
+    fanout: bool
+    counts_attempts: bool
+    confirms: bool  #: a normal return of ``publish`` means the broker has it
+    dead_letters: bool
+    ordered: bool
+    survives_restart: bool
+    max_batch: int
+    max_delay: float | None = None  #: seconds; None: unlimited
+    max_body_bytes: int | None = None
+
+
+class Publisher(Protocol):
+    """Sends. Blocking, thread-safe."""
+
+    def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
+        """Hand the batch over. Returns once the broker has accepted every message.
+
+        ``deadline``: on ``time.monotonic()``. Raises ``PublishRejected`` (nothing is stored), ``PublishUnknown``
+        (perhaps stored; the same ids may be sent again), ``BrokerFull``, ``BrokerUnavailable``, ``Unroutable``.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Consumer(Protocol):
+    """Receives and settles. Asyncio, one owner."""
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """Up to ``limit`` messages; waits up to ``wait`` seconds for the first, then returns what there is."""
+        ...
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]:
+        """Tell the broker. Returns the receipts that were no longer ours (their settlement did nothing)."""
+        ...
+
+    async def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+        """Prolong the leases. Returns the receipts that are lost."""
+        ...
+
+    async def close(self) -> None:
+        """Stop receiving; what is held and unsettled is given back. Idempotent."""
+        ...
+
+
+class BlockingConsumer(Protocol):
+    """The same three verbs for a vendor library that blocks; ``transports/threads.py`` makes a Consumer of it.
+
+    ``receive`` is called from one thread, ``settle`` and ``renew`` (and ``commit``) from another, unless
+    ``same_lane`` is true: then all come from one.
+    """
+
+    same_lane: bool
+
+    def receive(self, limit: int, wait: float) -> Sequence[Delivery]: ...
+    def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]: ...
+    def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]: ...
+    def interrupt(self) -> None:
+        """Make a waiting ``receive`` return soon. Called from any thread."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Commits(Protocol):
+    """Optional, on a Consumer whose engine is also the result store: the whole settlement in one transaction."""
+
+    async def commit(
+        self, results: Sequence[ResultRecord], sends: Sequence[Outgoing], settlements: Sequence[Settlement]
+    ) -> Sequence[Receipt]:
+        """Results, follow-up sends and settlements become visible together or not at all.
+
+        Returns the receipts that were no longer ours; a lost receipt does not undo the others.
+        """
+        ...
+
+
+class QueueAdmin(Protocol):
+    """Looks after queues. Blocking, thread-safe."""
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None: ...
+    def delete(self, queue: str) -> None: ...
+    def purge(self, queue: str) -> int:
+        """Remove every waiting message; returns how many."""
+        ...
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait (due or delayed), those held by a worker not counted."""
+        ...
+
+    def queues(self) -> Sequence[str]:
+        """The names of the queues there are."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Broadcast(Protocol):
+    """Fan-out for events and remote control. At most once, never stored."""
+
+    def publish(self, topic: str, batch: Sequence[Envelope]) -> None: ...
+    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]: ...
+
+
+class Transport(Protocol):
+    """A broker. Construct with ``(url, settings, clock)``; construction does no I/O."""
+
+    capabilities: ClassVar[Capabilities]
+
+    #: names the engine and its address; equal to the result store's when both can share a transaction
+    engine_key: tuple[str, ...]
+
+    def publisher(self) -> Publisher: ...
+    def consumer(self, queues: Sequence[QueueSpec], owner: str) -> Consumer: ...
+    def admin(self) -> QueueAdmin: ...
+    def broadcast(self) -> Broadcast: ...
+    def close(self) -> None: ...
+
+
+class Taken(msgspec.Struct, array_like=True, gc=False):
+    """What a :class:`QueueBox` hands out."""
+
+    queue: str
+    receipt: Receipt
+    payload: bytes
+    attempt: int | None = None
+
+
+class QueueBox(Protocol):
+    """The easy way in: six blocking methods; ``transports/box.py`` makes a full Transport of them."""
+
+    def put(self, queue: str, items: Sequence[bytes]) -> None: ...
+    def take(self, queues: Sequence[str], limit: int, wait: float) -> Sequence[Taken]: ...
+    def done(self, receipts: Sequence[Receipt]) -> None: ...
+    def give_back(self, receipts: Sequence[Receipt]) -> None: ...
+    def count(self, queue: str) -> int: ...
+    def purge(self, queue: str) -> int: ...

@@ -1,0 +1,1 @@
+"""Bytes that other implementations must understand. Pure: no I/O, no clock, no settings."""
