@@ -43,7 +43,7 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-class Word(str, enum.Enum):
+class Word(enum.StrEnum):
     YES = "yes"
 
 
@@ -208,7 +208,7 @@ class TestJsonDecoding:
     @pytest.mark.parametrize("depth", [65, 2_000, 200_000])
     @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ("[", ""), ('["[",', "]")])
     def test_too_deep_is_a_decode_error(self, depth: int, opening: str, closing: str) -> None:
-        with pytest.raises(DecodeError, match="nested|items"):
+        with pytest.raises(DecodeError, match=r"nested|items"):
             read_json(nested(depth, opening, closing))
 
     def test_depth_counts_nesting_not_brackets(self) -> None:
