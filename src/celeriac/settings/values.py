@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from os import PathLike, fspath
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args, get_origin
 
 _TRUE = frozenset(("true", "yes", "on", "1"))
 _FALSE = frozenset(("false", "no", "off", "0"))
@@ -86,9 +86,9 @@ def _is_already(value: Any, choice: Any) -> bool:
         return value in get_args(choice)
     if origin is type:
         return isinstance(value, type)
-    if origin is not None:
-        return origin is Mapping and isinstance(value, Mapping)
-    return isinstance(value, choice)
+    if origin is Mapping:
+        return is_mapping(value)
+    return origin is None and isinstance(value, choice)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -96,7 +96,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _is_path(value: Any) -> "TypeGuard[PathLike[str]]":
-    return isinstance(value, PathLike) and isinstance(fspath(value), str)
+    return isinstance(value, PathLike) and isinstance(fspath(cast("PathLike[Any]", value)), str)
 
 
 def _is_texts(value: Any) -> TypeGuard[Sequence[str]]:
