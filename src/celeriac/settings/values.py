@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from os import PathLike, fspath
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args, get_origin
 
 _TRUE = frozenset(("true", "yes", "on", "1"))
 _FALSE = frozenset(("false", "no", "off", "0"))
@@ -96,7 +96,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _is_path(value: Any) -> "TypeGuard[PathLike[str]]":
-    return isinstance(value, PathLike) and isinstance(fspath(cast("PathLike[Any]", value)), str)
+    return hasattr(value, "__fspath__") and isinstance(fspath(value), str)
 
 
 def _is_texts(value: Any) -> TypeGuard[Sequence[str]]:
