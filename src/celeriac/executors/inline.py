@@ -23,14 +23,13 @@ from celeriac.executors.time_limits import ThreadWindow, Window
 from celeriac.wire.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celeriac.executors.time_limits import Cause
 
 _log = logging.getLogger("celeriac.executors")
 
-#: seconds between two looks at the thread while stopping; its end is no event that stop() could wait for, since
-#: outcomes() waits for that one
+#: seconds between two looks at the thread while stopping
 _LOOK = 0.01
 
 
@@ -129,17 +128,13 @@ class InlineExecutor:
             self._waiting.clear()
             self._lock.notify()
         if again:
-            self._change.set()
-            while not self._is_stopped:
-                await asyncio.sleep(_LOOK)
+            await self._look_until(lambda: self._is_stopped, lambda: self._stop_at + 2 * self._options.kill_grace)
             return unstarted
-        while self._current is not None and (left := self._stop_at - self._clock.monotonic()) > 0:
-            await asyncio.sleep(min(left, _LOOK))
-        if self._current is not None:
+        await self._look_until(self._is_idle, lambda: self._stop_at)
+        if not self._is_idle():
             self._interrupt(self._number, "stopped")
             end = self._clock.monotonic() + self._options.kill_grace
-            while self._current is not None and (left := end - self._clock.monotonic()) > 0:
-                await asyncio.sleep(min(left, _LOOK))
+            await self._look_until(self._is_idle, lambda: end)
         with self._lock:
             self._given_up = True
             if self._current is not None:
@@ -148,6 +143,14 @@ class InlineExecutor:
         self._is_stopped = True
         self._change.set()
         return unstarted
+
+    def _is_idle(self) -> bool:
+        return self._current is None
+
+    async def _look_until(self, reached: Callable[[], bool], deadline: Callable[[], float]) -> None:
+        # The thread's end is no event that stop() could wait for: outcomes() waits for that one.
+        while not reached() and (left := deadline() - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(left, _LOOK))
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────
 

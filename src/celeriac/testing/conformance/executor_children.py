@@ -34,7 +34,7 @@ def is_alive(pid: int) -> bool:
 
 async def until_dead(pid: int) -> None:
     async with asyncio.timeout(PATIENCE):
-        while is_alive(pid):
+        while is_alive(pid):  # noqa: ASYNC110 - the end of a process that is not our child is no event
             await asyncio.sleep(0.01)
 
 
@@ -165,7 +165,7 @@ class ChildrenSuite(ExecutorSuite):
                 assert isinstance(outcome, Lost)
                 assert (outcome.started, outcome.cause) == (True, "hard_limit")
                 assert outcome.detail == "hard time limit of 0.4 s exceeded"
-                assert Path(f"{path}.defied").exists()
+                assert os.path.exists(f"{path}.defied")  # noqa: ASYNC240 - a test may block
                 [after] = await run_all(executor, request_for("add", 1, 2))
                 assert value_of(after) == 3
 

@@ -212,7 +212,7 @@ def block(path: str) -> str:
 async def block_async(path: str) -> str:
     mark(path)
     deadline = time.monotonic() + PATIENCE
-    while not Path(path + ".go").exists() and time.monotonic() < deadline:
+    while not os.path.exists(path + ".go") and time.monotonic() < deadline:  # noqa: ASYNC110, ASYNC240
         await asyncio.sleep(0.005)
     return "went on"
 
@@ -234,14 +234,11 @@ async def clean_up_async(path: str) -> str:
 
 def defy(path: str) -> str:
     """Heeds nothing."""
-    mark(path)
-    deadline = time.monotonic() + PATIENCE
-    while not Path(path + ".go").exists() and time.monotonic() < deadline:
+    while True:
         try:
-            time.sleep(0.005)
+            return block(path)
         except (SoftTimeLimitExceeded, Terminated):
             mark(path + ".defied")
-    return "went on"
 
 
 def start_process(path: str) -> None:
