@@ -15,7 +15,7 @@ from celeriac.errors import ImproperlyConfigured, UnsafeCombination
 from celeriac.executors.base import Loader, PoolOptions, RunnableOptions
 from celeriac.executors.children.pool import ChildrenExecutor
 from celeriac.executors.inline import InlineExecutor
-from celeriac.testing.conformance.executor import gather, request_for, run_all, value_of
+from celeriac.testing.conformance.executor import appearance, gather, request_for, run_all, value_of
 from celeriac.testing.conformance.executor_children import descendants, until_dead
 from celeriac.testing.conformance.executor_tasks import OPTIONS, PATIENCE, TARGET, PlainTask, SuiteRegistry
 
@@ -74,13 +74,8 @@ def test_an_app_without_a_name_is_forked() -> None:
 
 
 def test_code_that_takes_too_long_to_load_is_told() -> None:
-    async def scenario() -> None:
-        executor = ChildrenExecutor(PoolOptions(children=1, start_timeout=0.2), Loader("time:sleep", "never"))
-        executor._loader = Loader(f"{__name__}:unused", "x", lambda: threading.Event().wait(PATIENCE))  # type: ignore[arg-type, return-value]
-        with pytest.raises(ImproperlyConfigured, match=r"not loaded within 0\.2 s|cannot be loaded"):
-            await executor.start()
-
-    asyncio.run(scenario())
+    with pytest.raises(ImproperlyConfigured, match=r"not loaded within 0\.3 s"):
+        asyncio.run(checked(Loader(TARGET, "slow"), start_timeout=0.3))
 
 
 def test_broken_code_in_fresh_interpreters_is_told_once() -> None:
@@ -98,8 +93,7 @@ def test_the_death_of_the_nursery_costs_only_what_runs(tmp_path) -> None:
             nursery = executor._link._pid
             children = descendants(nursery)
             executor.submit([request_for("block", str(tmp_path / "b"), id="b")])
-            while not (tmp_path / "b").exists():
-                await asyncio.sleep(0.005)
+            await appearance(tmp_path / "b")
             os.kill(nursery, signal.SIGKILL)
             lost = (await gather(executor, 1))["b"]
             assert (lost.started, lost.cause) == (True, "died")  # type: ignore[union-attr]
