@@ -98,7 +98,7 @@ def _headers(body: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any], give
         "group": body.get("group") if group is None else group,
         "group_index": body.get("group_index"),
         "retries": body.get("retries") or 0,
-        "timelimit": body.get("timelimit") or [None, None],
+        "timelimit": list(body.get("timelimit") or (None, None)),
         "root_id": body.get("root_id") or body.get("id"),
         "parent_id": body.get("parent_id"),
         "argsrepr": safe_repr(args),
