@@ -157,7 +157,7 @@ class Pipeline:
         self.leases = Leases(session, claims, numbers.lease, clock)
         self.shutdown = Shutdown(self.intake, dispatch, self.endings, settle, claims, executor, numbers, clock)
         self.endings.on_room = self.intake.wake
-        settle.on_settled = self._after_settling
+        settle.on_settled = claims.on_freed = self._go_on
         services: list[Service] = [session, self.endings, settle, dispatch, self.intake]
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
@@ -168,7 +168,7 @@ class Pipeline:
             )
         self.supervisor = Supervisor(services, clock, random)
 
-    def _after_settling(self) -> None:
+    def _go_on(self) -> None:
         self.dispatch.pump()  # a claim may have waited behind one of the same id
         self.intake.wake()
 
@@ -222,6 +222,7 @@ class Worker:
             await self._work(pipeline, stop)
             code = await pipeline.shutdown.run()
         finally:
+            pipeline.dispatch.paused = True
             # nothing may run here any more when the broker gives the messages to somebody else
             await parts.executor.stop(0.0)
             await pipeline.supervisor.stop()

@@ -29,7 +29,7 @@ from celeriac.transports.base import Outgoing, Route, Verdict
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from celeriac.executors.base import Runnable, RunnableOptions
 
@@ -95,6 +95,8 @@ class Claims:
         #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
         self._done: dict[str, int] = {}
         self.duplicates = 0
+        #: told when something unstarted has left: there may be room for more
+        self.on_freed: Callable[[], None] = lambda: None
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -202,6 +204,7 @@ class Claims:
         """The session is gone and with it everything that does not run; the broker gives it out again."""
         dropped = self._empty()
         advance_all(dropped, LOST)
+        self.on_freed()
         return len(dropped)
 
     def _empty(self) -> list[Claim]:
@@ -235,9 +238,11 @@ class Claims:
                 if claim in queue:
                     queue.remove(claim)
             self._leave(claim.id)
+            self.on_freed()
         elif claim.state == PARKED:
             advance(claim, LOST)
             self._forget_parked(claim)
+            self.on_freed()
 
     def _forget_parked(self, claim: Claim) -> None:
         queue = self._behind.get(claim.id)
