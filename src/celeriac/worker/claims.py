@@ -88,6 +88,8 @@ class Claims:
         self.ready: deque[Claim] = deque()
         #: ready, but to be acknowledged before they may start
         self.early: list[Claim] = []
+        #: ready, but to run with nothing beside them
+        self.suspects: deque[Claim] = deque()
         self._behind: dict[str, deque[Claim]] = {}
         self._later: list[tuple[float, int, Claim]] = []
         self._later_count = 0
@@ -104,6 +106,12 @@ class Claims:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
         self.ready.extend(claims)
+
+    def add_suspect(self, claim: Claim) -> None:
+        """A new claim that was held too often when a worker died; its id is not held yet."""
+        advance(claim, READY)
+        self.held[claim.id] = claim
+        self.suspects.append(claim)
 
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
@@ -151,7 +159,12 @@ class Claims:
     @property
     def waiting_count(self) -> int:
         """What is held and not given to the executor."""
-        return len(self.ready) + len(self.early) + self._later_count + sum(map(len, self._behind.values()))
+        return self.ready_count + self._later_count + sum(map(len, self._behind.values()))
+
+    @property
+    def ready_count(self) -> int:
+        """What may run as soon as there is room."""
+        return len(self.ready) + len(self.early) + len(self.suspects)
 
     def running_ids(self) -> list[str]:
         return [claim.id for claim in self.held.values() if claim.state == RUNNING or claim.state == LOST]
@@ -208,11 +221,12 @@ class Claims:
         return len(dropped)
 
     def _empty(self) -> list[Claim]:
-        taken = [*self.early, *self.ready]
+        taken = [*self.early, *self.suspects, *self.ready]
         for claim in taken:
             del self.held[claim.id]
         self.ready.clear()
         self.early.clear()
+        self.suspects.clear()
         for queue in self._behind.values():
             taken.extend(queue)
         self._behind.clear()
@@ -234,7 +248,7 @@ class Claims:
             advance(claim, LOST)
         elif claim.state == READY:
             advance(claim, LOST)
-            for queue in (self.ready, self.early):
+            for queue in (self.ready, self.early, self.suspects):
                 if claim in queue:
                     queue.remove(claim)
             self._leave(claim.id)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from celeriac.errors import OperationalError
-from celeriac.rules.claim import READY, RUNNING, advance_all
+from celeriac.rules.claim import LOST, READY, RUNNING, advance_all
 from celeriac.transports.base import ACK, Settlement
 
 if TYPE_CHECKING:
@@ -36,11 +36,15 @@ class Dispatch:
         self._at_rest = asyncio.Event()
         self._at_rest.set()
         self.paused = False
+        self._isolated: Claim | None = None
 
     def pump(self) -> None:
         """Hand over what is ready and fits. Cheap when there is nothing to do."""
         ready = self._claims.ready
-        if not ready or self.paused:
+        if self._claims.suspects and not self.paused:
+            self._pump_suspect()
+            return
+        if not ready or self.paused or self._is_isolating():
             return
         room = self._executor.room() - self._in_flight - len(self._claims.early)
         if room <= 0:
@@ -62,6 +66,24 @@ class Dispatch:
         if batch:
             advance_all(batch, RUNNING)
             self._executor.submit([claim.request for claim in batch])
+
+    def _pump_suspect(self) -> None:
+        """The next suspect, once nothing else runs."""
+        if self._in_flight or self._executor.room() < 1 or self._claims.running_ids():
+            return
+        claim = self._claims.suspects.popleft()
+        self._isolated = claim
+        advance_all((claim,), RUNNING)
+        self._executor.submit([claim.request])
+
+    def _is_isolating(self) -> bool:
+        claim = self._isolated
+        if claim is None:
+            return False
+        if claim.state == RUNNING or claim.state == LOST:
+            return True
+        self._isolated = None
+        return False
 
     async def run(self, started: Callable[[], None]) -> None:
         """Acknowledge the early ones, then let them run."""

@@ -70,7 +70,7 @@ class Intake:
             if plan.look_ahead:
                 # short tasks: what is worked off while one fetch is under way
                 ahead = max(ahead, min(plan.batch, int(self._settle.pace * _AHEAD)))
-        return min(plan.batch, room + ahead - len(claims.ready))
+        return min(plan.batch, room + ahead - claims.ready_count)
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
