@@ -27,7 +27,7 @@ from celeriac.worker import logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
-from celeriac.worker.dispatch import Dispatch
+from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
@@ -158,7 +158,9 @@ class Pipeline:
         self.shutdown = Shutdown(self.intake, dispatch, self.endings, settle, claims, executor, numbers, clock)
         self.endings.on_room = self.intake.wake
         settle.on_settled = claims.on_freed = self._go_on
-        services: list[Service] = [session, self.endings, settle, dispatch, self.intake]
+        room = RoomWatch(self._go_on, clock)
+        dispatch.on_blocked = self.intake.on_blocked = room.blocked
+        services: list[Service] = [session, self.endings, settle, dispatch, room, self.intake]
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)

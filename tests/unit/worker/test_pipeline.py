@@ -277,6 +277,19 @@ def test_poison_from_elsewhere_does_not_even_start(make_rig: MakeRig) -> None:
     asyncio.run(story(make_rig()))
 
 
+def test_a_pool_that_has_room_again_gets_work_although_nothing_ended(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        slots, rig.executor.ahead = rig.executor.slots, -rig.executor.slots  # its children are being replaced
+        async with rig.running():
+            rig.broker.put()
+            await rig.until(lambda: rig.claims.ready)
+            assert not rig.executor.taken
+            rig.executor.ahead = slots
+            await rig.settled("t1")
+
+    asyncio.run(story(make_rig()))
+
+
 def test_a_suspect_runs_alone(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():
