@@ -1,0 +1,162 @@
+"""Ready claims → the executor, as many as it has room for.
+
+Late-acknowledging tasks go straight in. Messages that are to be acknowledged early are acknowledged first, as one
+batch; one whose acknowledgement is refused belongs to somebody else by now and does not run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from celeriac.errors import OperationalError
+from celeriac.rules.claim import LOST, READY, RUNNING, advance_all
+from celeriac.transports.base import ACK, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celeriac.clock import Clock
+    from celeriac.executors.base import Executor
+    from celeriac.transports.base import Receipt
+    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.session import Session
+
+#: seconds between two looks for room
+_LOOK = 0.02
+
+
+class Dispatch:
+    """Fills the executor."""
+
+    name = "dispatch"
+
+    def __init__(self, claims: Claims, executor: Executor, session: Session) -> None:
+        self._claims = claims
+        self._executor = executor
+        self._session = session
+        self._in_flight = 0  #: messages whose early acknowledgement is under way; they have room promised
+        self._wake = asyncio.Event()
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self.paused = False
+        self._isolated: Claim | None = None
+        self.on_blocked: Callable[[], None] = lambda: None
+
+    def pump(self) -> None:
+        """Hand over what is ready and fits. Cheap when there is nothing to do."""
+        ready = self._claims.ready
+        if self._claims.suspects and not self.paused:
+            self._pump_suspect()
+            return
+        if not ready or self.paused or self._is_isolating():
+            return
+        room = self._executor.room() - self._in_flight - len(self._claims.early)
+        if room <= 0:
+            self.on_blocked()
+            return
+        batch: list[Claim] = []
+        if room >= len(ready):
+            taken = list(ready)
+            ready.clear()
+        else:
+            pop = ready.popleft
+            taken = [pop() for _ in range(room)]
+        for claim in taken:
+            if claim.facts is not None and claim.facts.late:
+                batch.append(claim)
+            else:
+                self._claims.early.append(claim)
+        if len(batch) < len(taken):
+            self._wake.set()
+        if batch:
+            advance_all(batch, RUNNING)
+            self._executor.submit([claim.request for claim in batch])
+
+    def _pump_suspect(self) -> None:
+        """The next suspect, once nothing else runs."""
+        if self._in_flight or self._executor.room() < 1 or self._claims.running_ids():
+            self.on_blocked()
+            return
+        claim = self._claims.suspects.popleft()
+        self._isolated = claim
+        advance_all((claim,), RUNNING)
+        self._executor.submit([claim.request])
+
+    def _is_isolating(self) -> bool:
+        claim = self._isolated
+        if claim is None:
+            return False
+        if claim.state == RUNNING or claim.state == LOST:
+            return True
+        self._isolated = None
+        return False
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Acknowledge the early ones, then let them run."""
+        started()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            consumer = await self._session.consumer()
+            epoch = self._session.epoch
+            batch = self._claims.early[:]
+            self._claims.early.clear()
+            self._in_flight = len(batch)
+            self._at_rest.clear()
+            try:
+                lost = await consumer.settle([Settlement(claim.receipt, ACK) for claim in batch]) if batch else ()
+            except OperationalError as error:
+                # perhaps acknowledged, perhaps not: at most once means not to run them here. What was not
+                # acknowledged is delivered again.
+                self._session.fail(epoch, error)
+                lost = [claim.receipt for claim in batch]
+            finally:
+                self._in_flight = 0
+                self._at_rest.set()
+            self._submit(batch, set(lost))
+            self.pump()
+
+    def _submit(self, batch: list[Claim], lost: set[Receipt]) -> None:
+        runnable = []
+        for claim in batch:
+            if claim.state != READY:
+                continue
+            if claim.receipt in lost:
+                self._claims.mark_lost(claim)
+                continue
+            claim.receipt = None
+            runnable.append(claim)
+        advance_all(runnable, RUNNING)
+        if runnable:
+            self._executor.submit([claim.request for claim in runnable])
+
+    async def pause(self) -> None:
+        """Hand over nothing more; returns when no acknowledgement is under way."""
+        self.paused = True
+        await self._at_rest.wait()
+
+
+class RoomWatch:
+    """Looks again while there is no room: a pool whose children are being replaced has none, and tells nobody when it
+    has some again. Asleep as long as everything flows.
+    """
+
+    name = "room"
+
+    def __init__(self, go_on: Callable[[], None], clock: Clock) -> None:
+        self._go_on = go_on
+        self._clock = clock
+        self._blocked = asyncio.Event()
+
+    def blocked(self) -> None:
+        """Somebody found no room."""
+        self._blocked.set()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        while True:
+            await self._blocked.wait()
+            self._blocked.clear()
+            await self._clock.sleep(_LOOK)
+            self._go_on()
