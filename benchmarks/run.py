@@ -95,7 +95,7 @@ def products() -> list[Product]:
             ),
             Product(
                 "Huey, SQLite", "huey", peers,
-                [f"{PEERS_PYTHON.parent}/huey_consumer", *["huey_app.huey", "-w", "2", "-k", "process", "-d", "0.001", "-q"]],
+                [f"{PEERS_PYTHON.parent}/huey_consumer", "huey_app.huey", "-w", "2", "-k", "process", "-d", "0.001"],
                 "select count(*) from kv", share=0.05,
             ),
         ]  # fmt: skip
