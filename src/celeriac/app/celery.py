@@ -7,6 +7,7 @@ here opens a connection, starts a thread or reads a configuration file before it
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import warnings
@@ -79,7 +80,6 @@ class Celeriac:
         self.on_after_configure = AppSignal("on_after_configure")
         self.on_after_finalize = AppSignal("on_after_finalize")
         self.on_after_fork = AppSignal("on_after_fork")
-        self.origin = anonymous_node()
         self._home = sys._getframe(1).f_globals.get("__name__", "__main__")
         self._task_cls = task_cls
         self._configured = False
@@ -597,6 +597,11 @@ class Celeriac:
     def current_worker_task(self) -> Task[Any, Any] | None:
         """The task that a worker runs here."""
         return None if calls.running_request() is None else self.current_task
+
+    @property
+    def origin(self) -> str:
+        """How this process signs what it sends."""
+        return cast("str", self._part(f"origin {os.getpid()}", lambda settings: anonymous_node()))
 
     @functools.cached_property
     def oid(self) -> str:

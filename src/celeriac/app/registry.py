@@ -6,7 +6,6 @@ not send, the next attempt, the callbacks and the error callbacks; they leave wi
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from celeriac.app.task import Task
     from celeriac.errors import Retry
     from celeriac.executors.context import Context
-
-_log = logging.getLogger("celeriac.task")
 
 
 class TaskRegistry(dict[str, "Task[Any, Any]"]):
@@ -178,7 +175,9 @@ def call_errbacks(app: Celeriac, context: Context, exc: BaseException) -> list[S
         try:
             task(*args, **kwargs)
         except Exception:
-            _log.exception("error callback %s of %s[%s] failed", sig.task, context.task, context.id)
+            import logging
+
+            logging.getLogger("celeriac.task").exception("error callback %s of %s[%s] failed", sig.task, context.task, context.id)
     return to_send
 
 

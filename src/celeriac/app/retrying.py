@@ -7,7 +7,6 @@ message of this attempt is done with: a broker that can't take it now costs noth
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from celeriac.errors import Ignore, Retry
 from celeriac.rules.retry import backoff
 
 if TYPE_CHECKING:
+    import random
+
     from celeriac.app.task import Task
     from celeriac.executors.context import Context
 
@@ -24,8 +25,6 @@ _DEAD_LETTER_HEADERS = (
     "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-last-death-exchange",
     "x-last-death-queue", "x-last-death-reason",
 )  # fmt: skip
-
-_jitter = random.Random()
 
 
 def retry(
@@ -198,7 +197,7 @@ class _AutoRetry:
         request = self.task.request
         if self.factor:
             how["countdown"] = backoff(
-                request.retries or 0, int(max(1.0, self.factor)), self.longest, _jitter if self.jitter else None
+                request.retries or 0, int(max(1.0, self.factor)), self.longest, _chance() if self.jitter else None
             )
         if request.override_max_retries is not None:
             how["max_retries"] = request.override_max_retries
@@ -206,3 +205,8 @@ class _AutoRetry:
         raise asked
 
 
+@functools.cache
+def _chance() -> random.Random:
+    import random  # only tasks that retry with jitter need it
+
+    return random.Random()
