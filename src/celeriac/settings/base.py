@@ -67,7 +67,9 @@ class Declaration:
             raise ImproperlyConfigured(self.complaint(value)) from None
 
     def complaint(self, value: Any, source: str = "") -> str:
-        shown = "a hidden value" if self.secret else _short(value)
+        from celeriac.settings.censor import censored
+
+        shown = "a hidden value" if self.secret else _short(censored({self.name: value}, {self.name: self})[self.name])
         origin = f" (from {source})" if source else ""
         return f"{self.name} must be {self.type_text}, not {shown} of type {type(value).__name__}{origin}"
 
@@ -130,7 +132,7 @@ class SettingsGroup:
     def __init_subclass__(cls, *, title: str = "", was: str = "") -> None:
         """``was``: pattern of old names, with ``{name}`` for the upper-cased name and ``{rest}`` without its prefix."""
         found: dict[str, Declaration] = {}
-        for base in reversed(cls.__mro__[1:]):
+        for base in cls.__bases__:
             found.update(getattr(base, "declarations", {}))
         for name, annotation in dict(cls.__annotations__).items():
             declared = cls.__dict__.get(name)

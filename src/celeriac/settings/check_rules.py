@@ -12,6 +12,7 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.settings import Settings
 from celeriac.settings.base import suggestion
 from celeriac.settings.check import Finding
+from celeriac.settings.values import is_list, is_mapping
 
 Findings = Iterator[Finding]
 
@@ -181,8 +182,8 @@ def leases(settings: Settings) -> Findings:
     lease = settings.broker_lease
     if 0 < lease < 3:
         yield Finding(
-            "warning", "broker_lease", f"A lease of {lease:g} s is renewed every {lease / 3:.1g} s; a short pause of the "
-            "machine or the broker loses it, and tasks run twice. 3 s is little, 30 s is usual.",
+            "warning", "broker_lease", f"A lease of {lease:g} s is renewed every {lease / 3:.1g} s; a short pause of "
+            "the machine or the broker loses it, and tasks run twice. 3 s is little, 30 s is usual.",
         )  # fmt: skip
     if lease > 900:
         yield Finding("warning", "broker_lease", f"Tasks of a worker that died start again only {lease:g} s later.")
@@ -210,15 +211,15 @@ def _visibility_timeout(settings: Settings) -> Findings:
         countdown = options.get("countdown")
         if isinstance(countdown, int | float) and countdown > timeout:
             yield Finding(
-                "warning", name, f"The entry {entry!r} of beat_schedule delays its task by {countdown:g} s, longer than "
-                f"visibility_timeout, {timeout:g} s: Celery's workers would run it more than once.",
+                "warning", name, f"The entry {entry!r} of beat_schedule delays its task by {countdown:g} s, longer "
+                f"than visibility_timeout, {timeout:g} s: Celery's workers would run it more than once.",
             )  # fmt: skip
 
 
 def _schedule_options(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for entry, fields in settings.beat_schedule.items():
-        options = fields.get("options") if isinstance(fields, Mapping) else None
-        if isinstance(options, Mapping):
+        options = fields.get("options") if is_mapping(fields) else None
+        if is_mapping(options):
             yield entry, options
 
 
@@ -282,8 +283,8 @@ def private_queues(settings: Settings) -> Findings:
     for kind in ("control", "event"):
         if getattr(settings, f"{kind}_queue_durable") and getattr(settings, f"{kind}_queue_exclusive"):
             yield Finding(
-                "error", f"{kind}_queue_durable", f"A queue cannot be durable and exclusive; set {kind}_queue_exclusive "
-                "to False.",
+                "error", f"{kind}_queue_durable", f"A queue cannot be durable and exclusive; set "
+                f"{kind}_queue_exclusive to False.",
             )  # fmt: skip
 
 
@@ -298,8 +299,8 @@ def queues(settings: Settings) -> Findings:
             "task_create_missing_queues is off, so tasks without a route cannot be sent.",
         )  # fmt: skip
     routes = settings.task_routes
-    for pattern, route in routes.items() if isinstance(routes, Mapping) else ():
-        queue = route.get("queue") if isinstance(route, Mapping) else route
+    for pattern, route in routes.items() if is_mapping(routes) else ():
+        queue = route.get("queue") if is_mapping(route) else route
         if isinstance(queue, str) and queue not in names:
             yield Finding(
                 "error", "task_routes", f"{pattern!r} goes to {queue!r}, which task_queues does not have, and "
@@ -308,9 +309,9 @@ def queues(settings: Settings) -> Findings:
 
 
 def _queue_names(queues: Any) -> frozenset[str]:
-    if isinstance(queues, Mapping):
+    if is_mapping(queues):
         return frozenset(str(name) for name in queues)
-    if isinstance(queues, Sequence) and not isinstance(queues, str):
+    if is_list(queues):
         return frozenset(str(getattr(queue, "name", queue)) for queue in queues)
     return frozenset()
 
@@ -318,7 +319,7 @@ def _queue_names(queues: Any) -> frozenset[str]:
 def schedule(settings: Settings) -> Findings:
     """Entries of the periodic schedule that beat cannot use."""
     for entry, fields in settings.beat_schedule.items():
-        if not isinstance(fields, Mapping):
+        if not is_mapping(fields):
             continue  # an entry object made by a scheduler of the user's
         for needed in ("task", "schedule"):
             if needed not in fields:

@@ -1,24 +1,17 @@
-"""What the machine decides: where state is kept, and which time zone is the local one.
+"""What the machine decides: where state is kept, and which time zone is the local one."""
 
-Every process that sends a task imports this file, so what only few calls need is imported by them.
-"""
-
-from __future__ import annotations
-
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.settings.general import GeneralSettings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_LOCALTIME = "/etc/localtime"
+_LOCALTIME = Path("/etc/localtime")
 
 
 def state_home(environ: Mapping[str, str] | None = None) -> Path:
@@ -26,8 +19,6 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
 
     Not created here.
     """
-    from pathlib import Path
-
     environ = os.environ if environ is None else environ
     if home := environ.get("CELERIAC_HOME"):
         return Path(home).expanduser().absolute()
@@ -39,9 +30,7 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
 def embedded_path(app_name: str, environ: Mapping[str, str] | None = None) -> Path:
     """The embedded SQLite file of the app. Names that are no safe file names get a digest, so no two apps share one."""
     safe = _UNSAFE.sub("_", app_name).strip("._-")[:100]
-    if safe != app_name:
-        import hashlib
-
+    if not safe or safe != app_name:
         digest = hashlib.sha256(app_name.encode()).hexdigest()[:8]
         safe = f"{safe}-{digest}" if safe else f"app-{digest}"
     return state_home(environ) / f"{safe}.sqlite3"
@@ -77,14 +66,13 @@ def _zone_called(name: str) -> tzinfo:
 
 def local_zone(environ: Mapping[str, str] | None = None) -> tzinfo:
     """The machine's zone with its rules of daylight saving, where they can be found; else its present offset."""
-    from pathlib import Path
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     name = (os.environ if environ is None else environ).get("TZ", "").removeprefix(":")
     try:
         if name and not name.startswith("/"):
             return ZoneInfo(name)
-        target = Path(name) if name else Path(_LOCALTIME).resolve()
+        target = Path(name) if name else _LOCALTIME.resolve()
         _, marker, key = str(target).partition("zoneinfo/")
         if marker:
             return ZoneInfo(key)
