@@ -72,7 +72,7 @@ def signature_of(
     """The attempt ``request`` as a signature with other arguments and options: same id, same place in its workflow."""
     args, kwargs = _arguments(task, request, args, kwargs)
     options = {name: value for name, value in request.as_execution_options().items() if value is not None}
-    if request.ignore_result is not None and _says_ignore_result(request):
+    if _says_ignore_result(request):
         options["ignore_result"] = request.ignore_result
     headers = {name: value for name, value in (request.headers or {}).items() if name not in _DEAD_LETTER_HEADERS}
     options.pop("headers", None)
@@ -151,7 +151,7 @@ def add_autoretry(task: Task[Any, Any], options: Mapping[str, Any]) -> None:
     )
     is_coroutine = task.is_coroutine
     body = task.run
-    task._orig_run = body  # type: ignore[attr-defined]  # Celery's name for it
+    task._orig_run = body
     task.run = rule.around_coroutine(body) if is_coroutine else rule.around(body)  # type: ignore[method-assign]
 
 
@@ -162,7 +162,7 @@ class _AutoRetry:
     ) -> None:  # fmt: skip
         self.task = task
         self.wanted = wanted
-        self.unwanted = (Ignore, Retry, *unwanted)
+        self.unwanted: tuple[type[BaseException], ...] = (Ignore, Retry, *unwanted)
         self.kwargs = kwargs
         self.factor = factor
         self.longest = longest
