@@ -1,0 +1,1 @@
+"""``celeriac status``: the queues and what is in them."""
