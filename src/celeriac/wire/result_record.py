@@ -7,7 +7,22 @@ A record travels from the child that ran the task to the store as bytes that are
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import msgspec
+
+from celeriac.errors import DecodeError
+from celeriac.wire.compression import decompress
+from celeriac.wire.failure import exception_from_wire, exception_to_wire
+from celeriac.wire.limits import DEFAULT_LIMITS, Limits
+from celeriac.wire.serializers import dumps, loads
+
+#: states whose result is an exception
+EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
+
+#: how Celery 5.7 marks a compressed record: this, the MIME type, a zero byte, the data
+_COMPRESSED = b"\x00celery-compressed\x00"
 
 
 class ResultRecord(msgspec.Struct, array_like=True, gc=False):
@@ -23,3 +38,53 @@ class ResultRecord(msgspec.Struct, array_like=True, gc=False):
     expires_in: float | None = None
     #: where rpc-like stores send it: the message's ``reply_to``
     reply_to: str | None = None
+
+
+def encode_record(
+    *, task_id: str, status: str, result: Any, traceback: str | None = None, children: Sequence[Any] | None = (),
+    date_done: str | None, group_id: str | None = None, parent_id: str | None = None,
+    extended: Mapping[str, Any] | None = None, serializer: str = "json", expires_in: float | None = None,
+    reply_to: str | None = None,
+) -> ResultRecord:  # fmt: skip
+    """The record of a state. An exception as ``result`` is written as one. Raises ``EncodeError``.
+
+    ``children``: results as tuples, ``None`` outside of a request. ``date_done``: ISO-8601, only in ready states.
+    ``extended``: what ``result_extended`` adds (name, args, kwargs, worker, retries, queue, stamps).
+    """
+    if isinstance(result, BaseException):
+        result = exception_to_wire(result, serializer)
+    meta: dict[str, Any] = {
+        "status": status,
+        "result": result,
+        "traceback": traceback,
+        "children": list(children) if children is not None else None,
+        "date_done": date_done,
+    }
+    if group_id:
+        meta["group_id"] = group_id
+    if parent_id:
+        meta["parent_id"] = parent_id
+    if extended:
+        meta.update(extended)
+    meta["task_id"] = task_id
+    payload, content_type, content_encoding = dumps(meta, serializer)
+    return ResultRecord(task_id, status, payload, content_type, content_encoding, group_id, expires_in, reply_to)
+
+
+def decode_record(
+    record: ResultRecord, accept: frozenset[str] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> dict[str, Any]:
+    """The meta mapping; in exception states ``result`` is the exception. Raises ``MessageError``, ``SecurityError``.
+
+    ``accept=None``: JSON only.
+    """
+    payload = record.payload
+    if payload.startswith(_COMPRESSED):
+        method, _, payload = payload[len(_COMPRESSED) :].partition(b"\x00")
+        payload = decompress(payload, method.decode("ascii", "replace"), limits)
+    meta = loads(payload, record.content_type, record.content_encoding, accept, limits)
+    if not isinstance(meta, dict) or "status" not in meta:
+        raise DecodeError(f"The record of task {record.task_id[:255]!r} is not a result: it has no status")
+    if meta["status"] in EXCEPTION_STATES and meta.get("result") is not None:
+        meta["result"] = exception_from_wire(meta["result"])
+    return meta

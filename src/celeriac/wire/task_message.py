@@ -1,0 +1,285 @@
+"""Task messages: a call → protocol-2 envelope, and an envelope's body → arguments, when somebody asks.
+
+Headers tell everything a worker needs to route, admit and log; the body stays bytes until the child that runs the
+task reads it. Source of the layout: Celery's protocol 2 as its 5.7 writes it (``Celery.amqp.as_task_v2``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from celeriac.errors import DecodeError, InvalidTaskError
+from celeriac.ids import is_safe_id
+from celeriac.wire import json_types
+from celeriac.wire.compression import compress, decompress
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_size
+from celeriac.wire.safe_repr import safe_repr
+from celeriac.wire.serializers import dumps, loads
+
+
+class TaskCall(msgspec.Struct, kw_only=True):
+    """One call of a task, all options resolved: what :func:`encode_task` writes."""
+
+    task: str
+    id: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = {}
+    #: a datetime without a zone is UTC; text is passed on as it is
+    eta: datetime | str | None = None
+    expires: datetime | str | None = None
+    group_id: str | None = None
+    group_index: int | None = None
+    retries: int = 0
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    shadow: str | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: Sequence[str] | None = None
+    stamps: Mapping[str, Any] | None = None
+    callbacks: Sequence[Any] | None = None
+    errbacks: Sequence[Any] | None = None
+    #: the remaining signatures, the next one last
+    chain: Sequence[Any] | None = None
+    chord: Any = None
+    origin: str = ""
+    reply_to: str = ""
+    priority: int | None = None
+    delivery_mode: int = 2
+    serializer: str = "json"
+    compression: str | None = None
+    #: merged over the standard headers, at top level
+    headers: Mapping[str, Any] | None = None
+    #: merged over the standard properties
+    properties: Mapping[str, Any] | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    repr_levels: int = 3
+    protocol: int = 2
+
+
+class TaskBody(NamedTuple):
+    """What the body of a task message holds."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    callbacks: list[Any] | None
+    errbacks: list[Any] | None
+    chain: list[Any] | None
+    chord: Any
+
+
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_task(call: TaskCall, now: float) -> Envelope:
+    """The message of a call. ``now``: seconds since the epoch, for the ``expiration`` property.
+
+    Raises ``EncodeError`` when the serializer can't express an argument, ``TypeError`` when args or kwargs are of
+    the wrong shape.
+    """
+    if call.protocol == 1:
+        from celeriac.wire.legacy_message import encode_legacy_task  # the old protocol builds on this one
+
+        return encode_legacy_task(call, now)
+    args = arguments_of(call)
+    kwargs = call.kwargs
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": call.task,
+        "id": call.id,
+        "shadow": call.shadow,
+        "eta": None if call.eta is None else iso_text(call.eta),
+        "expires": None if call.expires is None else iso_text(call.expires),
+        "group": call.group_id,
+        "group_index": call.group_index,
+        "retries": call.retries,
+        "timelimit": [call.time_limit, call.soft_time_limit],
+        "root_id": call.root_id or call.id,
+        "parent_id": call.parent_id,
+        "argsrepr": safe_repr(args, 1024, call.repr_levels) if call.argsrepr is None else call.argsrepr,
+        "kwargsrepr": safe_repr(kwargs, 1024, call.repr_levels) if call.kwargsrepr is None else call.kwargsrepr,
+        "origin": call.origin,
+        "ignore_result": call.ignore_result,
+        "replaced_task_nesting": call.replaced_task_nesting,
+        "stamped_headers": call.stamped_headers,
+        "stamps": dict(call.stamps) if call.stamps else {},
+    }
+    if call.headers:
+        headers.update(call.headers)
+    if call.callbacks is None and call.errbacks is None and call.chain is None and call.chord is None:
+        embed = _NO_EMBED
+    else:
+        embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
+    return seal(call, (args, kwargs, embed), headers, now)
+
+
+def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float) -> Envelope:
+    """Serialize and compress the body and add the properties."""
+    if call.serializer == "json":
+        data, content_type, content_encoding = json_types.encode(body), "application/json", "utf-8"
+    else:
+        data, content_type, content_encoding = dumps(body, call.serializer)
+    if call.compression:
+        data, headers["compression"] = compress(data, call.compression)
+    properties: dict[str, Any] = {
+        "content_type": content_type,
+        "content_encoding": content_encoding,
+        "correlation_id": call.id,
+        "reply_to": call.reply_to,
+        "delivery_mode": call.delivery_mode,
+        "priority": 0 if call.priority is None else call.priority,
+    }
+    if call.expires is not None:
+        properties["expiration"] = _expiration_ms(call.expires, now)
+    if call.properties:
+        properties.update(call.properties)
+    return Envelope(data, headers, properties)
+
+
+def arguments_of(call: TaskCall) -> Sequence[Any]:
+    """The positional arguments, checked. Raises ``TypeError`` as Celery does."""
+    args = call.args
+    if type(args) is not tuple and not isinstance(args, list | tuple):
+        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+            raise TypeError(f"The arguments of task {call.task!r} must be a list or tuple, not {type(args).__name__}")
+        args = list(args)
+    if type(call.kwargs) is not dict and not isinstance(call.kwargs, Mapping):
+        raise TypeError(f"The keyword arguments of task {call.task!r} must be a mapping")
+    return args
+
+
+def iso_text(moment: datetime | str) -> str:
+    """ISO-8601 text; a datetime without a zone is UTC, text is passed on."""
+    if isinstance(moment, str):
+        return moment
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
+
+
+def _expiration_ms(expires: datetime | str, now: float) -> str:
+    moment = timestamp_of(expires)
+    return "0" if moment is None or moment <= now else str(int((moment - now) * 1000))
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def normalize(envelope: Envelope, limits: Limits = DEFAULT_LIMITS, accept: frozenset[str] | None = None) -> Envelope:
+    """The envelope in protocol-2 form; protocol 2 passes untouched, its body unread.
+
+    Protocol 1 and hybrids are read and rewritten. ``accept`` is only asked for content that can run code (pickle);
+    the rest is refused, where it must be, by :func:`read_body`. Raises ``MessageError``.
+    """
+    headers = envelope.headers
+    if len(headers) > limits.header_keys:
+        raise InvalidTaskError(f"The message has {len(headers)} headers, the limit is {limits.header_keys}")
+    if len(envelope.body) > limits.wire_bytes:
+        check_size(envelope.body, limits.wire_bytes, "The body")
+    if "task" not in headers or "id" not in headers or envelope.body[:1] == b"{":
+        from celeriac.wire.legacy_message import modernize  # the old protocol builds on this one
+
+        envelope = modernize(envelope, limits, accept)
+        headers = envelope.headers
+    check_identity(headers)
+    return envelope
+
+
+def check_identity(headers: Mapping[str, Any]) -> None:
+    """Raise ``InvalidTaskError`` unless the headers name a task and carry an id fit for keys and file names."""
+    task = headers.get("task")
+    if type(task) is not str or not task:
+        raise InvalidTaskError(f"The message names no task: {safe_repr(task, 100)}")
+    task_id = headers.get("id")
+    if not is_safe_id(task_id):
+        raise InvalidTaskError(
+            f"Task {task[:100]!r} has the id {safe_repr(task_id, 300)}; ids are 1 to 255 characters of A-Za-z0-9_.:@-"
+        )
+
+
+def read_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits = DEFAULT_LIMITS) -> TaskBody:
+    """Decompress and decode the body and check its shape. Raises ``MessageError``."""
+    body = load_body(envelope, accept, limits)
+    if isinstance(body, dict) and "args" in body:  # a hybrid whose serializer does not show it from outside
+        embed: Any = body
+        args, kwargs = body["args"], body.get("kwargs", {})
+    elif isinstance(body, list | tuple) and len(body) == 3:
+        args, kwargs, embed = body
+    else:
+        raise InvalidTaskError(
+            f"The body of a task message is [args, kwargs, embed], not {type(body).__name__} {safe_repr(body, 100)}"
+        )
+    if type(args) is not list:
+        if not isinstance(args, list | tuple):
+            raise InvalidTaskError(f"The task's arguments are not a list: {safe_repr(args, 100)}")
+        args = list(args)
+    if not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+        raise InvalidTaskError(f"The task's keyword arguments are not a mapping of names: {safe_repr(kwargs, 100)}")
+    if not embed:
+        return TaskBody(args, kwargs, None, None, None, None)
+    if not isinstance(embed, dict):
+        raise InvalidTaskError(f"The third part of the task's body is not a mapping: {safe_repr(embed, 100)}")
+    return TaskBody(
+        args,
+        kwargs,
+        _signatures(embed, "callbacks"),
+        _signatures(embed, "errbacks"),
+        _signatures(embed, "chain"),
+        embed.get("chord"),
+    )
+
+
+def _signatures(embed: Mapping[str, Any], key: str) -> list[Any] | None:
+    value = embed.get(key)
+    if value is None:
+        return None
+    if isinstance(value, dict):  # a single signature: old senders
+        return [value]
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise InvalidTaskError(f"{key} of the task's body is not a list of signatures: {safe_repr(value, 100)}")
+
+
+def load_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits) -> Any:
+    """The decompressed, decoded body, whatever its shape. Raises ``MessageError``."""
+    data = envelope.body
+    check_size(data, limits.wire_bytes, "The body")
+    method = envelope.headers.get("compression")
+    if method:
+        data = decompress(data, method, limits)
+    properties = envelope.properties
+    content_type = properties.get("content_type")
+    if content_type is not None and not isinstance(content_type, str):
+        raise DecodeError(f"The content type is not text: {safe_repr(content_type, 100)}")
+    encoding = properties.get("content_encoding")
+    return loads(data, content_type, encoding if isinstance(encoding, str) else None, accept, limits)
+
+
+def timestamp_of(moment: datetime | str | None) -> float | None:
+    """ISO-8601 text (or a datetime) of a header → seconds since the epoch; without a zone it is UTC.
+
+    Raises ``InvalidTaskError`` when it is neither.
+    """
+    if moment is None:
+        return None
+    given: Any = moment  # headers come from outside: it may be anything
+    if isinstance(given, str):
+        try:
+            given = datetime.fromisoformat(given)
+        except ValueError as error:
+            raise InvalidTaskError(f"Not an ISO-8601 time: {given[:100]!r}") from error
+    if not isinstance(given, datetime):
+        raise InvalidTaskError(f"A time is ISO-8601 text or a datetime, not {safe_repr(given, 100)}")
+    try:
+        return (given.replace(tzinfo=UTC) if given.tzinfo is None else given).timestamp()
+    except (OverflowError, ValueError) as error:
+        raise InvalidTaskError(f"A time out of range: {given!r}") from error
