@@ -1,0 +1,13 @@
+from celeriac.rules import states
+
+
+def test_precedence_is_celerys_order() -> None:
+    order = ["SUCCESS", "FAILURE", "PROGRESS", "REVOKED", "STARTED", "RECEIVED", "REJECTED", "RETRY", "PENDING"]
+    assert sorted(reversed(order), key=states.precedence) == order
+
+
+def test_states_compare_by_precedence() -> None:
+    assert states.State("PENDING") < states.State("STARTED") < states.State("SUCCESS")
+    assert states.State("CUSTOM") > states.State("REVOKED")
+    assert states.State("FAILURE") >= states.State("FAILURE") <= states.State("SUCCESS")
+    assert max(states.State("RETRY"), states.State("FAILURE")) == "FAILURE"
