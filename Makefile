@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 INTEROP := .venv-celery
+PEERS := .venv-peers
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,9 +43,11 @@ check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, s
 fix: $(DEV) ## repair formatting and what lint can repair
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(RUN) ## run the benchmarks
-	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; \
-	else echo 'There are no benchmarks in this release.' >&2; exit 1; fi
+bench: $(RUN) $(PEERS)/.ready ## measure celeriac beside Celery and Huey (BENCH_ARGS='--own --scale 0.1' for a short look)
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+$(PEERS)/.ready: tools/setup.sh requirements/peers.txt
+	@tools/setup.sh $(PEERS) "$(PYTHON)" -r requirements/peers.txt && touch $@
 
 sizes: ## the ten largest files, functions and classes: would two people change these for different reasons?
 	@$(PYTHON) tools/sizes.py src/celeriac
@@ -57,4 +61,4 @@ $(INTEROP)/.ready: tools/setup.sh requirements/interop.txt
 	@tools/setup.sh $(INTEROP) "$(PYTHON)" -r requirements/interop.txt && touch $@
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(INTEROP) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

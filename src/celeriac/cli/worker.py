@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from celeriac.cli.failures import Failure
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.options import COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
 from celeriac.cli.output import note
+from celeriac.cli.pidfile import held
 from celeriac.ids import node_name
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from celeriac.app.celery import Celeriac
     from celeriac.transports.base import QueueSpec
+    from celeriac.worker.options import WorkerOptions
 
 
 def expand_path(template: str, node: str) -> str:
@@ -27,14 +30,6 @@ def expand_path(template: str, node: str) -> str:
     name, _, host = node.partition("@")
     table = {"%h": host, "%n": name, "%d": host.partition(".")[2], "%p": node, "%i": "0", "%I": "", "%%": "%"}
     return re.sub(r"%[hndpiI%]", lambda found: table[found[0]], template)
-
-
-def parse_setting(text: str) -> tuple[str, str]:
-    """``worker.prefetch_multiplier=1`` → name and text of a setting; Celery's ``(int)60`` may carry a type."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.UsageError(f"{text!r} is not a setting; after -- come settings like worker.prefetch_multiplier=1.")
-    return name.strip().replace(".", "_", 1), re.sub(r"^\((?:int|float|str|bool|tuple|list)\)", "", value.strip())
 
 
 def select_queues(
@@ -59,3 +54,113 @@ def select_queues(
     if not chosen:
         raise Failure("No queue is left to read from.")
     return tuple(chosen)
+
+
+@click.command(context_settings={"allow_interspersed_args": True})
+@click.option("-n", "--hostname", metavar="NODE", help="Node name; %h host, %n name, %d domain. Default: celery@%h.")
+@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True)
+@click.option("-f", "--logfile", metavar="FILE", help="Log there instead of stderr; takes %n, %h, %i as -n does.")
+@click.option("--pidfile", metavar="FILE", help="Hold this file while running; status 73 when somebody else does.")
+@click.option("-c", "--concurrency", type=CONCURRENCY, help="Tasks at one time; 0 or auto: one per processor.")
+@click.option("--children", type=click.IntRange(1), help="Processes of the threads and asyncio pools.")
+@click.option("-P", "--pool", metavar="POOL", help="prefork (or processes), threads, asyncio, solo.")
+@click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]))
+@click.option("-Q", "--queues", type=COMMA_LIST, help="Read these queues only.")
+@click.option("-X", "--exclude-queues", type=COMMA_LIST, help="Do not read these.")
+@click.option("-I", "--include", type=COMMA_LIST, help="Import these modules too.")
+@click.option("--prefetch-multiplier", type=click.IntRange(0), help="Messages held per slot; 0: no limit.")
+@click.option("--disable-prefetch", is_flag=True, help="Take a message only when a slot is free.")
+@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Seconds until a task is killed.")
+@click.option("--soft-time-limit", type=click.FloatRange(0, min_open=True), help="Seconds until it is told to end.")
+@click.option("--max-tasks-per-child", type=click.IntRange(1))
+@click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB")
+@click.option("--shutdown-grace", type=click.FloatRange(0), help="Seconds running tasks get when the worker stops.")
+@click.option("--purge", "--discard", is_flag=True, help="Empty the queues first. There is no way back.")
+@click.option("-E", "--task-events", "--events", is_flag=True, help="Send events (in a later release).")
+@click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
+@click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
+@click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
+@click.option("--without-heartbeat", is_flag=True, expose_value=False, hidden=True)
+@click.option("--heartbeat-interval", type=int, expose_value=False, hidden=True)
+@later_release("--autoscale", what="Autoscaling")
+@later_release("-B", "--beat", what="The embedded beat")
+@later_release("-D", "--detach", what="Detaching")
+@later_release("-S", "--statedb", what="The state database")
+@later_release("-s", "--schedule", "--schedule-filename", what="The embedded beat")
+@later_release("--scheduler", what="The embedded beat")
+@later_release("--uid", what="Changing the user")
+@later_release("--gid", what="Changing the group")
+@later_release("--umask", what="Setting the umask")
+@later_release("--executable", what="Detaching")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED)
+@pass_invocation
+def worker(invocation: Invocation, **options: Any) -> None:
+    """Run tasks until told to stop.
+
+    SIGTERM or Ctrl-C: finish what runs, give the rest back, end. A second time: stop what runs too.
+    Settings may follow after --, as in: celeriac -A proj worker -- worker.prefetch_multiplier=1
+    """
+    app = invocation.app_with_tasks()
+    node = node_name(options["hostname"])
+    _apply_settings(app, options)
+    with ExitStack() as stack:
+        if options["pidfile"]:
+            stack.enter_context(held(Path(expand_path(options["pidfile"], node))))
+        if options["task_events"] and not invocation.quiet:
+            note("-E: this release sends no events; the option does nothing yet.")
+        status = run_worker(app, worker_options(app, node, options, invocation), invocation.app_target or "")
+    raise click.exceptions.Exit(status)
+
+
+def _apply_settings(app: Celeriac, options: Mapping[str, Any]) -> None:
+    """Make settings of what the command line says, before anything reads them; they win over every other source."""
+    from celeriac.settings.overrides import parse_overrides
+
+    overrides = parse_overrides(options["settings"], "worker")
+    if options["pool_start_method"]:
+        overrides["worker_pool_start_method"] = options["pool_start_method"]
+    if options["disable_prefetch"]:
+        overrides["worker_disable_prefetch"] = True
+    if options["task_events"]:
+        overrides["worker_send_task_events"] = True
+    if overrides:
+        app.conf.override(overrides)
+
+
+def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocation: Invocation) -> WorkerOptions:
+    """What ``build_worker`` is told."""
+    from celeriac.worker.options import WorkerOptions
+
+    log_file = options["logfile"]
+    return WorkerOptions(
+        hostname=node,
+        queues=select_queues(
+            app.queues, options["queues"], options["exclude_queues"], may_create=app.conf.task_create_missing_queues
+        ),
+        app_name=app.main or "default",
+        pool=options["pool"],
+        concurrency=options["concurrency"] or None,
+        children=options["children"],
+        prefetch_multiplier=options["prefetch_multiplier"],
+        max_tasks_per_child=options["max_tasks_per_child"],
+        max_memory_per_child_kib=options["max_memory_per_child"],
+        time_limit=options["time_limit"],
+        soft_time_limit=options["soft_time_limit"],
+        shutdown_grace=options["shutdown_grace"],
+        purge=options["purge"],
+        log_level=options["loglevel"],
+        log_file=expand_path(log_file, node) if log_file else None,
+        log_color=None if invocation.color else False,
+        quiet=invocation.quiet,
+        term_is_cold=os.environ.get("REMAP_SIGTERM") == "SIGQUIT",
+    )
+
+
+def run_worker(app: Celeriac, options: WorkerOptions, target: str) -> int:
+    """Build the worker and run it to its end; its exit status."""
+    from celeriac.executors.base import Loader
+    from celeriac.worker.assembly import build_worker
+
+    loader = Loader("celeriac.app.loading:load_registry", target)
+    built = build_worker(options, app.conf.settings, app.tasks, loader, app.transport, app.store)
+    return built.run()
