@@ -3,7 +3,6 @@
 Owns the rules of conversion and nothing else; knows no setting by name.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from os import PathLike, fspath
@@ -163,7 +162,7 @@ def _read(text: str, choice: Any) -> Any:
     if origin is Sequence or origin is Collection:
         return _read_list(text)
     if origin is not None and origin is not type and origin is not Literal and issubclass(origin, Mapping):
-        found = json.loads(text)
+        found = _read_json(text)
         if isinstance(found, dict):
             return found
     raise ValueError(text)
@@ -171,8 +170,14 @@ def _read(text: str, choice: Any) -> Any:
 
 def _read_list(text: str) -> tuple[Any, ...]:
     if text.lstrip().startswith("["):
-        return tuple(json.loads(text))
+        return tuple(_read_json(text))
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _read_json(text: str) -> Any:
+    import json  # here, since importing the settings must stay quick
+
+    return json.loads(text)
 
 
 def read_bool(text: str) -> bool:

@@ -1,0 +1,249 @@
+"""Received messages → claims: applies ``rules/admission.py`` to a batch.
+
+The parent reads headers only. Whatever is wrong with a message ends in quarantine with its bytes unchanged; nothing
+a message contains may end this process (semantics D27).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celeriac import telemetry
+from celeriac.errors import CeleriacError, MessageError, NotRegistered, PoisonTask, TaskRevokedError
+from celeriac.executors.base import Request
+from celeriac.rules import states
+from celeriac.rules.admission import (
+    RUN, AdmissionPolicy, Decision, Discard, Hold, Park, Poison, Quarantine, Run, Unknown, decide,
+)  # fmt: skip
+from celeriac.rules.claim import DROPPED, advance
+from celeriac.transports import base as broker
+from celeriac.wire.task_message import normalize
+from celeriac.worker.claims import Claim
+from celeriac.worker.records import record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from celeriac.clock import Clock
+    from celeriac.transports.base import Delivery
+    from celeriac.wire.envelope import Envelope
+    from celeriac.wire.limits import Limits
+    from celeriac.worker.claims import Claims, TaskFacts
+    from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.settle import Settle
+
+logger = logging.getLogger("celeriac.worker")
+
+_NO_LIMITS = [None, None]
+
+
+class Admission:
+    """Decides about every message once; what is not to run now goes straight to settlement."""
+
+    def __init__(
+        self, claims: Claims, settle: Settle, tasks: Mapping[str, TaskFacts], policy: AdmissionPolicy,
+        limits: Limits, hostname: str, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._claims = claims
+        self._settle = settle
+        self._tasks = tasks
+        self._policy = policy
+        self._limits = limits
+        self._hostname = hostname
+        self._clock = clock
+        #: ids that are not to run; filled by remote control
+        self.revoked: set[str] = set()
+        self.on_later: Callable[[], None] = lambda: None
+
+    def admit(self, batch: Sequence[Delivery]) -> None:
+        """Take the batch into the table. Never raises for what a message contains."""
+        tasks, limits, policy, revoked = self._tasks, self._limits, self._policy, self.revoked
+        held, done_before = self._claims.held, self._claims.was_done
+        now = self._clock.time()
+        fresh: list[Claim] = []
+        for delivery in batch:
+            envelope = delivery.envelope
+            try:
+                if delivery.malformed is not None:
+                    self._refuse(delivery, envelope, Quarantine(delivery.malformed))
+                    continue
+                envelope = normalize(envelope, limits)
+                headers = envelope.headers
+                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked)
+                if decision is not RUN:
+                    self._divert(delivery, envelope, decision)
+                    continue
+                claim = _claim(delivery, envelope, tasks[headers["task"]])
+            except MessageError as error:
+                self._refuse(delivery, delivery.envelope, Quarantine(str(error)))
+                continue
+            except Exception as error:
+                logger.exception("a message from queue %r could not be examined", delivery.queue)
+                self._refuse(delivery, delivery.envelope, Quarantine(f"{type(error).__name__}: {error}"))
+                continue
+            if claim.id in held or done_before(claim):
+                self._meet_again(claim)
+                continue
+            held[claim.id] = claim
+            fresh.append(claim)
+        self._claims.add_ready(fresh)
+        if telemetry.wanted(telemetry.TaskReceived):
+            for claim in fresh:
+                request = claim.request
+                telemetry.emit(telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue))
+
+    def admit_due(self, claim: Claim) -> None:
+        """The time of a message that was kept here has come; it may have expired meanwhile."""
+        decision = decide(
+            claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked
+        )
+        match decision:
+            case Run():
+                if claim.id in self._claims.held:
+                    self._claims.add_again(claim, redelivered=False)
+                else:
+                    self._claims.held[claim.id] = claim
+                    self._claims.add_ready([claim])
+            case Hold() | Park():
+                self._claims.add_later(claim, decision.until)
+            case _:
+                self._drop(claim, decision)
+
+    def _meet_again(self, claim: Claim) -> None:
+        """A message whose id is held already, or was finished here while its message was lost."""
+        claims = self._claims
+        redelivered = claim.request.redelivered or claim.request.delivery > 1
+        if claim.id in claims.held:
+            claims.add_again(claim, redelivered)
+        elif redelivered:
+            self._settle_dropped(claim, broker.ACK)
+        else:
+            claims.held[claim.id] = claim
+            claims.add_ready([claim])
+
+    def _divert(self, delivery: Delivery, envelope: Envelope, decision: Decision) -> None:
+        """Not now or not here."""
+        if isinstance(decision, Quarantine):
+            self._refuse(delivery, envelope, decision)
+            return
+        name = envelope.headers["task"]
+        claim = _claim(delivery, envelope, self._tasks.get(name))
+        if isinstance(decision, Hold):
+            self._claims.add_later(claim, decision.until)
+            self.on_later()
+        elif isinstance(decision, Park):
+            self._settle_dropped(claim, broker.Park(decision.until))
+        else:
+            self._drop(claim, decision)
+
+    def _drop(self, claim: Claim, decision: Decision) -> None:
+        """It will not run: tell the broker, and whoever waits for the result."""
+        name, queue = claim.request.task, claim.request.queue
+        match decision:
+            case Discard(reason=reason):
+                claim.record = record_of(claim, states.REVOKED, TaskRevokedError(reason), self._clock)
+                self._settle_dropped(claim, broker.ACK)
+                telemetry.emit(telemetry.TaskRevoked(id=claim.id, name=name, expired=reason == "expired"))
+            case Unknown():
+                reason = f"no task named {name!r} is registered here"
+                claim.record = record_of(claim, states.FAILURE, NotRegistered(name), self._clock)
+                self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
+                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+            case Poison(attempts=attempts):
+                reason = f"started {attempts} times, and each time the process running it was lost"
+                claim.record = record_of(claim, states.FAILURE, PoisonTask(reason), self._clock)
+                self._settle_dropped(claim, broker.Bury(reason, worker=self._hostname))
+                telemetry.emit(telemetry.MessageDead(queue=queue, id=claim.id, name=name, reason=reason))
+            case Quarantine(reason=reason):
+                self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
+                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+            case _:
+                raise AssertionError(f"{decision!r} does not drop a message")
+
+    def _refuse(self, delivery: Delivery, envelope: Envelope, decision: Quarantine) -> None:
+        """Nothing in it can be relied on, not even its id."""
+        identifier = envelope.headers.get("id") if isinstance(envelope.headers, dict) else None
+        shown = identifier if isinstance(identifier, str) else ""
+        claim = Claim(
+            shown, _request(delivery, envelope, shown, "", None, None), delivery.receipt, delivery.route, None
+        )
+        self._drop(claim, decision)
+
+    def _settle_dropped(self, claim: Claim, verdict: broker.Verdict) -> None:
+        advance(claim, DROPPED)
+        claim.verdict = verdict
+        self._settle.add_dropped(claim)
+
+
+def _claim(delivery: Delivery, envelope: Envelope, facts: TaskFacts | None) -> Claim:
+    headers = envelope.headers
+    limits = headers.get("timelimit")
+    hard, soft = (None, None) if facts is None else (facts.hard_limit, facts.soft_limit)
+    if limits is not None and limits != _NO_LIMITS:
+        hard, soft = _time_limits(limits, hard, soft)
+    identifier: str = headers["id"]
+    request = _request(delivery, envelope, identifier, headers["task"], hard, soft)
+    return Claim(identifier, request, delivery.receipt, delivery.route, facts)
+
+
+def _request(
+    delivery: Delivery, envelope: Envelope, identifier: str, task: str, hard: float | None, soft: float | None
+) -> Request:
+    route, attempt = delivery.route, delivery.attempt
+    return Request(
+        identifier, task, envelope, delivery.queue, route.exchange, route.routing_key, delivery.redelivered,
+        0 if attempt is None else attempt + 1, hard, soft,
+    )  # fmt: skip
+
+
+def _time_limits(limits: Any, hard: float | None, soft: float | None) -> tuple[float | None, float | None]:
+    """The call's own ``[hard, soft]`` over those of the task. Raises ``InvalidTaskError`` for anything else."""
+    own = limits if isinstance(limits, list | tuple) and len(limits) == 2 else None
+    if own is None or not all(limit is None or (type(limit) in (int, float) and limit >= 0) for limit in own):
+        raise MessageError(f"timelimit {limits!r:.80} is not [hard, soft] in seconds")
+    return own[0] if own[0] is not None else hard, own[1] if own[1] is not None else soft
+
+
+class Alarm:
+    """Brings back the messages that this worker keeps until their time."""
+
+    name = "alarm"
+
+    def __init__(self, claims: Claims, admission: Admission, dispatch: Dispatch, clock: Clock) -> None:
+        self._claims = claims
+        self._admission = admission
+        self._dispatch = dispatch
+        self._clock = clock
+        self._changed = asyncio.Event()
+        admission.on_later = self._changed.set
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        while True:
+            self._changed.clear()
+            due = self._claims.next_due()
+            if due is None:
+                await self._changed.wait()
+                continue
+            delay = due - self._clock.time()
+            if delay > 0:
+                await self._sleep(delay)
+                continue
+            for claim in self._claims.take_due(self._clock.time()):
+                self._admission.admit_due(claim)
+            self._dispatch.pump()
+
+    async def _sleep(self, delay: float) -> None:
+        """Until then, or until an earlier message is kept; never longer than a clock may be trusted."""
+        sleep = asyncio.ensure_future(self._clock.sleep(min(delay, 60.0)))
+        change = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            change.cancel()
+
+
+__all__ = ["Admission", "Alarm", "CeleriacError"]

@@ -1,0 +1,261 @@
+"""All held messages, one owner: the one table that intake, dispatch, settle and leases work on.
+
+Everything happens on the worker's loop, so there is no lock. States change only through ``rules/claim.py``; the
+queues here are orders of work, not a second truth.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from celeriac.executors.base import Request
+from celeriac.rules.acking import AckPolicy
+from celeriac.rules.claim import (
+    HELD, LOST, PARKED, READY, RELEASED, RUNNING, SETTLED, advance, advance_all,
+)  # fmt: skip
+from celeriac.transports.base import Outgoing, Route, Verdict
+from celeriac.wire.result_record import ResultRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from celeriac.executors.base import Runnable, RunnableOptions
+
+#: how many ids are remembered whose outcome is written though their message could not be acknowledged
+_REMEMBERED = 10_000
+
+
+class TaskFacts(msgspec.Struct, frozen=True):
+    """What the parent needs to know of a task, read once from its options."""
+
+    name: str
+    options: Any  #: ``executors.base.RunnableOptions``
+    policy: AckPolicy
+    late: bool
+    hard_limit: float | None
+    soft_limit: float | None
+
+
+class Claim(msgspec.Struct, gc=False):
+    """One held message. ``receipt`` None: the broker need not or cannot be told any more."""
+
+    id: str
+    request: Request
+    receipt: Any
+    route: Route
+    facts: TaskFacts | None  #: None: the task is not known here
+    state: int = HELD
+    #: how it is to be settled, from the moment that is known
+    verdict: Verdict | None = None
+    record: ResultRecord | None = None
+    sends: list[Outgoing] | None = None
+
+
+def facts_of(task: Runnable, crash_budget: int) -> TaskFacts:
+    """Boil a task's options down."""
+    options: RunnableOptions = task.runnable_options
+    policy = AckPolicy(
+        late=options.acks_late,
+        on_failure=options.acks_on_failure,
+        on_timeout=options.acks_on_timeout,
+        reject_on_worker_lost=options.reject_on_worker_lost,
+        retry_on_worker_lost=options.retry_on_worker_lost,
+        max_retries=options.max_retries,
+        crash_budget=crash_budget,
+    )
+    return TaskFacts(task.name, options, policy, options.acks_late, options.time_limit, options.soft_time_limit)
+
+
+class Claims:
+    """The table. One claim per task id runs or may run; a second message of the same id waits behind it."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Claim] = {}
+        self.ready: deque[Claim] = deque()
+        #: ready, but to be acknowledged before they may start
+        self.early: list[Claim] = []
+        self._behind: dict[str, deque[Claim]] = {}
+        self._later: list[tuple[float, int, Claim]] = []
+        self._later_count = 0
+        self._sequence = 0
+        #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
+        self._done: dict[str, int] = {}
+        self.duplicates = 0
+
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_ready(self, claims: list[Claim]) -> None:
+        """New claims whose ids are not held yet."""
+        advance_all(claims, READY)
+        self.ready.extend(claims)
+
+    def add_again(self, claim: Claim, redelivered: bool) -> bool:
+        """A message whose id is held already. Returns whether it was adopted by the claim that is there.
+
+        A redelivery of the very attempt that is here gives its receipt to it; anything else (the next attempt of a
+        retry, a second message with the same id) waits behind.
+        """
+        there = self.held[claim.id]
+        if (redelivered or there.state == LOST) and _same_attempt(there, claim):
+            self.duplicates += 1
+            there.receipt = claim.receipt
+            if there.state == LOST:
+                advance(there, RUNNING)
+            return True
+        advance(claim, PARKED)
+        self._behind.setdefault(claim.id, deque()).append(claim)
+        return False
+
+    def add_later(self, claim: Claim, until: float) -> None:
+        """A message this worker keeps until its time."""
+        advance(claim, PARKED)
+        self._sequence += 1
+        self._later_count += 1
+        heappush(self._later, (until, self._sequence, claim))
+
+    def take_due(self, now: float) -> list[Claim]:
+        """The kept messages whose time has come; they are in nobody's hands then."""
+        due = []
+        while self._later and self._later[0][0] <= now:
+            claim = heappop(self._later)[2]
+            if claim.state == PARKED:
+                self._later_count -= 1
+                due.append(claim)
+        return due
+
+    def next_due(self) -> float | None:
+        return self._later[0][0] if self._later else None
+
+    # ── counts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def later_count(self) -> int:
+        return self._later_count
+
+    @property
+    def waiting_count(self) -> int:
+        """What is held and not given to the executor."""
+        return len(self.ready) + len(self.early) + self._later_count + sum(map(len, self._behind.values()))
+
+    def running_ids(self) -> list[str]:
+        return [claim.id for claim in self.held.values() if claim.state == RUNNING or claim.state == LOST]
+
+    def unsettled(self) -> Iterator[Claim]:
+        """Everything that has a receipt to be kept alive."""
+        for claim in self.held.values():
+            if claim.receipt is not None:
+                yield claim
+        for queue in self._behind.values():
+            yield from queue
+        for _, _, claim in self._later:
+            if claim.state == PARKED:
+                yield claim
+
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finish_settled(self, claims: list[Claim]) -> None:
+        """These are written and the broker knows; whoever waited behind one of them is ready now."""
+        advance_all(claims, SETTLED)
+        held = self.held
+        for claim in claims:
+            del held[claim.id]
+        if self._behind:
+            for claim in claims:
+                if claim.id in self._behind:
+                    self._promote(claim.id)
+
+    def _leave(self, task_id: str) -> None:
+        del self.held[task_id]
+        if task_id in self._behind:
+            self._promote(task_id)
+
+    def _promote(self, task_id: str) -> None:
+        queue = self._behind[task_id]
+        claim = queue.popleft()
+        if not queue:
+            del self._behind[task_id]
+        advance(claim, READY)
+        self.held[task_id] = claim
+        self.ready.append(claim)
+
+    def take_unstarted(self) -> list[Claim]:
+        """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""
+        taken = self._empty()
+        advance_all(taken, RELEASED)
+        return taken
+
+    def drop_unstarted(self) -> int:
+        """The session is gone and with it everything that does not run; the broker gives it out again."""
+        dropped = self._empty()
+        advance_all(dropped, LOST)
+        return len(dropped)
+
+    def _empty(self) -> list[Claim]:
+        taken = [*self.early, *self.ready]
+        for claim in taken:
+            del self.held[claim.id]
+        self.ready.clear()
+        self.early.clear()
+        for queue in self._behind.values():
+            taken.extend(queue)
+        self._behind.clear()
+        taken.extend(claim for _, _, claim in self._later if claim.state == PARKED)
+        self._later.clear()
+        self._later_count = 0
+        return taken
+
+    def put_back(self, claim: Claim) -> Claim:
+        """The executor did not start it: out of the table, to be released."""
+        advance(claim, RELEASED)
+        self._leave(claim.id)
+        return claim
+
+    def mark_lost(self, claim: Claim) -> None:
+        """Its message is no longer ours. What runs, runs on; what does not is forgotten."""
+        claim.receipt = None
+        if claim.state == RUNNING:
+            advance(claim, LOST)
+        elif claim.state == READY:
+            advance(claim, LOST)
+            for queue in (self.ready, self.early):
+                if claim in queue:
+                    queue.remove(claim)
+            self._leave(claim.id)
+        elif claim.state == PARKED:
+            advance(claim, LOST)
+            self._forget_parked(claim)
+
+    def _forget_parked(self, claim: Claim) -> None:
+        queue = self._behind.get(claim.id)
+        if queue is not None and claim in queue:
+            queue.remove(claim)
+            if not queue:
+                del self._behind[claim.id]
+            return
+        self._later_count -= 1  # the heap drops it when its time comes
+
+    # ── outcomes whose message was lost ─────────────────────────────────────────────────────────────────────────
+
+    def remember_done(self, claims: Iterable[Claim]) -> None:
+        """Their outcome is written, their message may come again: it need not run a second time."""
+        for claim in claims:
+            self.duplicates += 1
+            if len(self._done) >= _REMEMBERED:
+                del self._done[next(iter(self._done))]
+            self._done[claim.id] = _retries(claim.request)
+
+    def was_done(self, claim: Claim) -> bool:
+        return bool(self._done) and self._done.get(claim.id) == _retries(claim.request)
+
+
+def _retries(request: Request) -> int:
+    retries = request.envelope.headers.get("retries")
+    return retries if isinstance(retries, int) else 0
+
+
+def _same_attempt(one: Claim, other: Claim) -> bool:
+    return _retries(one.request) == _retries(other.request) and one.request.envelope.body == other.request.envelope.body

@@ -1,0 +1,108 @@
+"""Ready claims → the executor, as many as it has room for.
+
+Late-acknowledging tasks go straight in. Messages that are to be acknowledged early are acknowledged first, as one
+batch; one whose acknowledgement is refused belongs to somebody else by now and does not run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from celeriac.errors import OperationalError
+from celeriac.rules.claim import READY, RUNNING, advance_all
+from celeriac.transports.base import ACK, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celeriac.executors.base import Executor
+    from celeriac.transports.base import Receipt
+    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.session import Session
+
+
+class Dispatch:
+    """Fills the executor."""
+
+    name = "dispatch"
+
+    def __init__(self, claims: Claims, executor: Executor, session: Session) -> None:
+        self._claims = claims
+        self._executor = executor
+        self._session = session
+        self._in_flight = 0  #: messages whose early acknowledgement is under way; they have room promised
+        self._wake = asyncio.Event()
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self.paused = False
+
+    def pump(self) -> None:
+        """Hand over what is ready and fits. Cheap when there is nothing to do."""
+        ready = self._claims.ready
+        if not ready or self.paused:
+            return
+        room = self._executor.room() - self._in_flight - len(self._claims.early)
+        if room <= 0:
+            return
+        batch: list[Claim] = []
+        if room >= len(ready):
+            taken = list(ready)
+            ready.clear()
+        else:
+            pop = ready.popleft
+            taken = [pop() for _ in range(room)]
+        for claim in taken:
+            if claim.facts is not None and claim.facts.late:
+                batch.append(claim)
+            else:
+                self._claims.early.append(claim)
+        if len(batch) < len(taken):
+            self._wake.set()
+        if batch:
+            advance_all(batch, RUNNING)
+            self._executor.submit([claim.request for claim in batch])
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Acknowledge the early ones, then let them run."""
+        started()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            consumer = await self._session.consumer()
+            epoch = self._session.epoch
+            batch = self._claims.early[:]
+            self._claims.early.clear()
+            self._in_flight = len(batch)
+            self._at_rest.clear()
+            try:
+                lost = await consumer.settle([Settlement(claim.receipt, ACK) for claim in batch]) if batch else ()
+            except OperationalError as error:
+                # perhaps acknowledged, perhaps not: at most once means not to run them here. What was not
+                # acknowledged is delivered again.
+                self._session.fail(epoch, error)
+                lost = [claim.receipt for claim in batch]
+            finally:
+                self._in_flight = 0
+                self._at_rest.set()
+            self._submit(batch, set(lost))
+            self.pump()
+
+    def _submit(self, batch: list[Claim], lost: set[Receipt]) -> None:
+        runnable = []
+        for claim in batch:
+            if claim.state != READY:
+                continue
+            if claim.receipt in lost:
+                self._claims.mark_lost(claim)
+                continue
+            claim.receipt = None
+            runnable.append(claim)
+        advance_all(runnable, RUNNING)
+        if runnable:
+            self._executor.submit([claim.request for claim in runnable])
+
+    async def pause(self) -> None:
+        """Hand over nothing more; returns when no acknowledgement is under way."""
+        self.paused = True
+        await self._at_rest.wait()

@@ -1,0 +1,176 @@
+"""Asks the broker for as many messages as there is room for, and stops when told or when outcomes pile up.
+
+Back-pressure is credit alone: free room in the executor, plus a little ahead, minus what is ready already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from celeriac.errors import OperationalError
+from celeriac.transports.base import RELEASE, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from celeriac.clock import Clock
+    from celeriac.executors.base import Executor
+    from celeriac.transports.base import Delivery, QueueSpec, Transport
+    from celeriac.worker.admit import Admission
+    from celeriac.worker.claims import Claims
+    from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.lane import Lane
+    from celeriac.worker.options import Plan
+    from celeriac.worker.session import Session
+    from celeriac.worker.settle import Settle
+
+#: seconds of work, at the present pace, to have ready beyond the executor's room
+_AHEAD = 0.025
+
+
+class Intake:
+    """The receiving end of the pipeline."""
+
+    name = "intake"
+
+    def __init__(
+        self, session: Session, claims: Claims, executor: Executor, admission: Admission, dispatch: Dispatch,
+        settle: Settle, plan: Plan, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._session = session
+        self._claims = claims
+        self._executor = executor
+        self._admission = admission
+        self._dispatch = dispatch
+        self._settle = settle
+        self._plan = plan
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self.last_delivery = clock.monotonic()
+        self.received = 0
+
+    def wake(self) -> None:
+        """There may be room now."""
+        self._wake.set()
+
+    def credit(self) -> int:
+        """How many more messages to hold."""
+        plan, claims = self._plan, self._claims
+        if self._settle.backlog >= plan.backlog or claims.later_count >= plan.held_limit:
+            return 0
+        room = self._executor.room()
+        if plan.prefetch_multiplier == 0:
+            ahead = plan.batch
+        else:
+            ahead = (plan.prefetch_multiplier - 1) * self._executor.slots
+            if plan.look_ahead:
+                # short tasks: what is worked off while one fetch is under way
+                ahead = max(ahead, min(plan.batch, int(self._settle.pace * _AHEAD)))
+        return min(plan.batch, room + ahead - len(claims.ready))
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        session = self._session
+        while not self._stopping:
+            consumer = await session.consumer()
+            epoch = session.epoch
+            credit = self.credit()
+            if credit <= 0 or (credit < self._least() and self._executor.room() < self._executor.slots):
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            try:
+                deliveries = await consumer.receive(credit, self._plan.receive_wait)
+            except OperationalError as error:
+                session.fail(epoch, error)
+                await asyncio.sleep(0)
+                continue
+            if deliveries and epoch == session.epoch and session.is_up:
+                await self._take(deliveries)
+        self._idle.set()
+
+    def _least(self) -> int:
+        """At a high pace, a fetch for few messages costs more than it brings."""
+        return min(64, int(self._settle.pace * _AHEAD) // 4)
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        self.last_delivery = self._clock.monotonic()
+        self.received += len(deliveries)
+        if self._stopping:
+            await self._give_back(deliveries)
+            return
+        self._admission.admit(deliveries)
+        self._dispatch.pump()
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        consumer = await self._session.consumer()
+        try:
+            await consumer.settle([Settlement(delivery.receipt, RELEASE) for delivery in deliveries])
+        except OperationalError as error:
+            self._session.fail(self._session.epoch, error)
+
+    async def stop(self, timeout: float) -> None:
+        """Ask for nothing more; a fetch in flight is waited for, and given back."""
+        self._stopping = True
+        self._wake.set()
+        if self._session.is_up:
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
+
+
+class Watchdog:
+    """Room here, messages there, and yet nothing comes: then the consumer is built anew (semantics D3).
+
+    Only while nothing is held, so that a needless rebuild costs nothing; and only for brokers without delays, since
+    the others count what is to wait among what waits.
+    """
+
+    name = "watchdog"
+
+    def __init__(
+        self, session: Session, intake: Intake, claims: Claims, transport: Transport, queues: Sequence[QueueSpec],
+        lane: Lane, silence: float, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._session = session
+        self._intake = intake
+        self._claims = claims
+        self._transport = transport
+        self._queues = queues
+        self._lane = lane
+        self._silence = silence
+        self._clock = clock
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        while True:
+            await self._clock.sleep(self._silence / 2)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        quiet_for = self._clock.monotonic() - self._intake.last_delivery
+        if quiet_for < self._silence or not self._session.is_up or self._claims.held or self._intake.credit() <= 0:
+            return
+        epoch = self._session.epoch
+        try:
+            depth = await self._lane.run(self._depth)
+        except OperationalError as error:
+            self._session.fail(epoch, error)
+            return
+        if depth and not self._claims.held and self._clock.monotonic() - self._intake.last_delivery >= self._silence:
+            self._intake.last_delivery = self._clock.monotonic()
+            self._session.fail(
+                epoch, OperationalError(f"{depth} messages wait, yet none was delivered for {quiet_for:.0f} s")
+            )
+
+    def _depth(self) -> int:
+        admin = self._transport.admin()
+        try:
+            return sum(admin.depth(queue.name) for queue in self._queues)
+        finally:
+            admin.close()

@@ -1,0 +1,140 @@
+"""What a worker is told: :class:`WorkerOptions` from the command line, :class:`Plan` with every question answered.
+
+Only :func:`plan` and ``assembly.py`` see the settings; the engines get the plan.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from celeriac.errors import ImproperlyConfigured
+from celeriac.transports.base import QueueSpec
+
+if TYPE_CHECKING:
+    from celeriac.settings import Settings
+
+#: pools whose children run many tasks at one time
+_SHARING_POOLS = frozenset({"threads", "asyncio"})
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for. ``None``: the setting decides."""
+
+    hostname: str
+    queues: tuple[QueueSpec, ...]
+    app_name: str = "default"
+    pool: str | None = None
+    concurrency: int | None = None  #: tasks at one time, over all children
+    children: int | None = None  #: processes of the pools that share one among many tasks
+    prefetch_multiplier: int | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_kib: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    shutdown_grace: float | None = None
+    task_events: bool | None = None
+    purge: bool = False  #: empty the queues before starting
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    log_level: str | int = "WARNING"
+    log_file: str | None = None
+    log_color: bool | None = None  #: None: on a terminal
+    quiet: bool = False  #: no banner
+    #: SIGTERM means what SIGQUIT means (``REMAP_SIGTERM=SIGQUIT``)
+    term_is_cold: bool = False
+    #: seconds the broker is asked to wait for a message; the longest a warm stop waits for a fetch in flight
+    receive_wait: float = 1.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Every number the engines need."""
+
+    hostname: str
+    queues: tuple[QueueSpec, ...]
+    pool: str = "prefork"
+    children: int = 1
+    slots_per_child: int = 1
+    prefetch_multiplier: int = 4  #: 0: no limit
+    look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
+    crash_budget: int = 3
+    lease: float = 30.0  #: seconds
+    publish_timeout: float = 10.0
+    shutdown_grace: float = 30.0
+    soft_timeout: float = 0.0  #: seconds a cold stop still waits for running tasks
+    receive_wait: float = 1.0
+    #: the most messages one receive may bring, and one settlement may carry
+    batch: int = 512
+    #: outcomes waiting to be written above which no more messages are asked for
+    backlog: int = 2048
+    #: messages for later that this worker keeps itself, where the broker can't
+    held_limit: int = 10_000
+    #: seconds without a delivery, with room here and messages there, after which the consumer is built anew
+    silence: float = 60.0
+    #: seconds for the last outcomes to be written when the worker stops
+    flush_timeout: float = 10.0
+
+    @property
+    def slots(self) -> int:
+        return self.children * self.slots_per_child
+
+
+def plan(options: WorkerOptions, settings: Settings) -> Plan:
+    """Answer what the options leave open. Raises ``ImproperlyConfigured`` for what can't work."""
+    if not options.queues:
+        raise ImproperlyConfigured("the worker has no queue to consume from; name one with -Q or in task_queues")
+    pool = options.pool or settings.worker_pool
+    concurrency = options.concurrency or _number(settings.worker_concurrency) or usable_processors()
+    children, per_child = _shape(pool, concurrency, options.children or settings.worker_children)
+    multiplier = options.prefetch_multiplier
+    if multiplier is None:
+        multiplier = settings.worker_prefetch_multiplier
+    one_at_a_time = multiplier == 1 or bool(settings.worker_disable_prefetch)
+    grace = options.shutdown_grace
+    return Plan(
+        hostname=options.hostname,
+        queues=tuple(options.queues),
+        pool=pool,
+        children=children,
+        slots_per_child=per_child,
+        prefetch_multiplier=1 if settings.worker_disable_prefetch else multiplier,
+        look_ahead=0 if one_at_a_time else settings.worker_look_ahead,
+        crash_budget=settings.task_crash_budget,
+        lease=settings.broker_lease,
+        publish_timeout=settings.broker_publish_timeout,
+        shutdown_grace=settings.worker_shutdown_grace if grace is None else grace,
+        soft_timeout=settings.worker_soft_shutdown_timeout,
+        receive_wait=options.receive_wait,
+        held_limit=settings.worker_eta_task_limit or 10_000,
+    )
+
+
+def _shape(pool: str, concurrency: int, children: int | None) -> tuple[int, int]:
+    """Processes, and tasks at one time in each."""
+    if pool == "solo":
+        return 1, 1
+    if pool not in _SHARING_POOLS:
+        return concurrency, 1
+    processes = min(children or usable_processors(), concurrency)
+    return processes, -(-concurrency // processes)
+
+
+def _number(value: object) -> int | None:
+    """``worker_concurrency`` may be a number, its text, or ``auto``."""
+    if value is None or value == "auto":
+        return None
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise ImproperlyConfigured(f"worker_concurrency: {value!r} is neither a number nor 'auto'") from None
+    if number < 0:
+        raise ImproperlyConfigured(f"worker_concurrency: {number} is below 0")
+    return number
+
+
+def usable_processors() -> int:
+    """The processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1

@@ -1,0 +1,139 @@
+"""The consumer, crash-only: on any error it is dropped whole and built anew from what was declared (semantics D3).
+
+What was held and not running goes with it, the broker gives it out again. What runs is renewed under the new
+consumer or marked lost, to be adopted when it is delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from celeriac import telemetry
+from celeriac.errors import OperationalError
+from celeriac.rules.retry import reconnect_delay
+from celeriac.transports.base import Commits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from celeriac.clock import Clock
+    from celeriac.transports.base import Consumer, QueueSpec, Receipt, Transport
+    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.lane import Lane
+
+#: seconds a broken consumer gets to close
+_CLOSE_TIMEOUT = 5.0
+
+
+class Session:
+    """Owns the consumer. ``epoch`` tells one consumer from the next."""
+
+    name = "session"
+
+    def __init__(
+        self, transport: Transport, queues: Sequence[QueueSpec], owner: str, claims: Claims, lane: Lane,
+        clock: Clock, random: Random,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._queues = queues
+        self._owner = owner
+        self._claims = claims
+        self._lane = lane
+        self._clock = clock
+        self._random = random
+        self._consumer: Consumer | None = None
+        self._up = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._error: BaseException | None = None
+        self.epoch = 0
+        self.commits: Commits | None = None
+        self.first_contact = asyncio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    async def consumer(self) -> Consumer:
+        """The consumer of today, as soon as there is one."""
+        while True:
+            await self._up.wait()
+            if self._consumer is not None:
+                return self._consumer
+
+    def fail(self, epoch: int, error: BaseException) -> None:
+        """Somebody saw the consumer of ``epoch`` fail."""
+        if epoch == self.epoch and self._up.is_set():
+            self._up.clear()
+            self._error = error
+            self._broken.set()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        failures = 0
+        began = self._clock.monotonic()
+        while True:
+            if self._consumer is None:
+                try:
+                    await self._open()
+                except OperationalError as error:
+                    failures += 1
+                    delay = reconnect_delay(failures, self._random)
+                    telemetry.emit(telemetry.BrokerLost(error=str(error), retry_in=delay))
+                    await self._clock.sleep(delay)
+                    continue
+                if failures:
+                    telemetry.emit(telemetry.BrokerBack(after=self._clock.monotonic() - began))
+            await self._broken.wait()
+            began = self._clock.monotonic()
+            failures = 1
+            delay = reconnect_delay(failures, self._random)
+            telemetry.emit(telemetry.BrokerLost(error=str(self._error), retry_in=delay))
+            await self.close()
+            await self._clock.sleep(delay)
+
+    async def _open(self) -> None:
+        await self._lane.run(self._declare)
+        consumer = self._transport.consumer(self._queues, self._owner)
+        try:
+            await self._keep_running(consumer)
+        except OperationalError:
+            await _close(consumer)
+            raise
+        self._consumer = consumer
+        self.commits = consumer if isinstance(consumer, Commits) else None
+        self.epoch += 1
+        self._broken.clear()
+        self._up.set()
+        self.first_contact.set()
+
+    def _declare(self) -> None:
+        admin = self._transport.admin()
+        try:
+            admin.declare(self._queues)
+        finally:
+            admin.close()
+
+    async def _keep_running(self, consumer: Consumer) -> None:
+        """Renew what ran through the break; what is lost by now waits for adoption."""
+        by_receipt: dict[Receipt, Claim] = {claim.receipt: claim for claim in self._claims.unsettled()}
+        if by_receipt:
+            for receipt in await consumer.renew(list(by_receipt)):
+                self._claims.mark_lost(by_receipt[receipt])
+
+    async def close(self) -> None:
+        """Drop the consumer and everything held that does not run."""
+        self._up.clear()
+        self._claims.drop_unstarted()
+        consumer, self._consumer, self.commits = self._consumer, None, None
+        if consumer is not None:
+            await _close(consumer)
+
+
+async def _close(consumer: Consumer) -> None:
+    # a consumer that is broken may fail at closing, too; its leases end by themselves
+    with contextlib.suppress(OperationalError, asyncio.TimeoutError, OSError):
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await consumer.close()
