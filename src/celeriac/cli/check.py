@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,26 +12,9 @@ from celeriac.cli.output import as_json, say, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from celeriac.app.celery import Celeriac
-    from celeriac.settings.check import Finding
+    from celeriac.settings.check import Difference, Finding
 
 EX_FINDINGS = 1
-
-
-def differences(app: Celeriac) -> list[dict[str, Any]]:
-    """The settings left at a default of ours that is not Celery's."""
-    from celeriac.settings import Settings
-
-    return [
-        {
-            "setting": name,
-            "celery": str(declared.differs.celery),
-            "celeriac": str(declared.differs.ours or declared.default),
-            "why": declared.differs.why,
-        }
-        for name, declared in Settings.declarations.items()
-        if declared.differs is not None and not app.conf.value_set_for(name)
-    ]
 
 
 @click.command()
@@ -42,22 +25,21 @@ def check(invocation: Invocation, wants_json: bool) -> None:
 
     Exit status 1 when there is an error among the findings, 0 otherwise.
     """
-    from celeriac.settings.check import check as check_settings
+    from celeriac.settings.check import check_configuration, differences
 
     app = invocation.app()
-    found = check_settings(app.conf.settings, app.conf.given_keys())
-    differs = differences(app)
+    found = check_configuration(app.conf)
+    differs = [one for one in differences() if not app.conf.value_set_for(one.name)]
     failed = any(finding.level == "error" for finding in found)
     if wants_json:
-        rows = [{"level": one.level, "setting": one.setting, "text": one.text} for one in found]
-        say(as_json({"findings": rows, "differences": differs}))
+        say(as_json({"findings": [one._asdict() for one in found], "differences": [one._asdict() for one in differs]}))
     else:
         _show(invocation, found, differs)
     if failed:
         raise click.exceptions.Exit(EX_FINDINGS)
 
 
-def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[dict[str, Any]]) -> None:
+def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[Difference]) -> None:
     if found:
         rows = [(one.level, one.setting, one.text) for one in found]
         table(["level", "setting", "finding"], rows, color=invocation.color)
@@ -67,7 +49,7 @@ def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[di
         say("")
         table(
             ["setting", "celery", "celeriac", "why"],
-            [tuple(row.values()) for row in differs],
+            [(one.name, one.celerys, one.ours, one.why) for one in differs],
             title="defaults that are not Celery's",
             color=invocation.color,
         )

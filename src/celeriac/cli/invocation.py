@@ -54,11 +54,11 @@ class Invocation(msgspec.Struct, kw_only=True):
             return Celeriac("default")
         raise Failure("Which app? Say celeriac -A MODULE …, or name a broker: celeriac -b URL …")
 
-    def app_with_tasks(self) -> Celeriac:
-        """The app of ``-A``, which the command cannot do without."""
+    def app_with_tasks(self) -> tuple[Celeriac, str]:
+        """The app of ``-A``, which the command cannot do without, and its name."""
         if not self.app_target:
             raise Failure("Which app? Say celeriac -A MODULE worker, where MODULE is the module that holds it.")
-        return load(self.app_target)
+        return load(self.app_target), self.app_target
 
 
 def load(target: str) -> Celeriac:

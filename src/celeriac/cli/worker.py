@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from celeriac.cli.failures import Failure
+from celeriac.cli.failures import Failure, describe
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.options import COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
 from celeriac.cli.output import note
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from celeriac.app.celery import Celeriac
+    from celeriac.executors.base import Loader, Registry
     from celeriac.transports.base import QueueSpec
     from celeriac.worker.options import WorkerOptions
 
@@ -100,31 +103,74 @@ def worker(invocation: Invocation, **options: Any) -> None:
     SIGTERM or Ctrl-C: finish what runs, give the rest back, end. A second time: stop what runs too.
     Settings may follow after --, as in: celeriac -A proj worker -- worker.prefetch_multiplier=1
     """
-    app = invocation.app_with_tasks()
+    app, target = invocation.app_with_tasks()
     node = node_name(options["hostname"])
-    _apply_settings(app, options)
+    additions = _additions(options)
+    _add(app, additions)
     with ExitStack() as stack:
         if options["pidfile"]:
             stack.enter_context(held(Path(expand_path(options["pidfile"], node))))
         if options["task_events"] and not invocation.quiet:
             note("-E: this release sends no events; the option does nothing yet.")
-        status = run_worker(app, worker_options(app, node, options, invocation), invocation.app_target or "")
+        status = run_worker(app, worker_options(app, node, options, invocation), additions.loader(target))
     raise click.exceptions.Exit(status)
 
 
-def _apply_settings(app: Celeriac, options: Mapping[str, Any]) -> None:
-    """Make settings of what the command line says, before anything reads them; they win over every other source."""
-    from celeriac.settings.overrides import parse_overrides
+class Additions(NamedTuple):
+    """What the command line adds to an app; the worker's children load the app anew and need the same."""
 
-    overrides = parse_overrides(options["settings"], "worker")
+    include: tuple[str, ...]
+    settings: tuple[str, ...]  #: as written after ``--``
+
+    def apply(self, app: Celeriac) -> None:
+        """Import the modules, and set the settings over every other source of them."""
+        from celeriac.settings.overrides import parse_overrides
+
+        if self.settings:
+            app.conf.override(parse_overrides(self.settings, "worker"))
+        for module in self.include:
+            importlib.import_module(module)
+
+    def loader(self, target: str) -> Loader:
+        """How children get the same tasks."""
+        from celeriac.executors.base import Loader
+
+        if self == NOTHING_ADDED:
+            return Loader("celeriac.app.loading:load_registry", target)
+        words = [target, *(f"-I{module}" for module in self.include), "--", *self.settings]
+        return Loader("celeriac.cli.worker:load_registry", shlex.join(words))
+
+
+NOTHING_ADDED = Additions((), ())
+
+
+def load_registry(argument: str) -> Registry:
+    """In a child: the tasks of an app with what the command line added (see :meth:`Additions.loader`)."""
+    from celeriac.app.loading import find_app, load_registry
+
+    target, *words = shlex.split(argument)
+    end = words.index("--")
+    additions = Additions(tuple(word.removeprefix("-I") for word in words[:end]), tuple(words[end + 1 :]))
+    additions.apply(find_app(target))
+    return load_registry(target)
+
+
+def _add(app: Celeriac, additions: Additions) -> None:
+    try:
+        additions.apply(app)
+    except ImportError as error:
+        raise Failure(f"-I: {describe(error)}") from error
+
+
+def _additions(options: Mapping[str, Any]) -> Additions:
+    settings = list(options["settings"])
     if options["pool_start_method"]:
-        overrides["worker_pool_start_method"] = options["pool_start_method"]
+        settings.append(f"worker_pool_start_method={options['pool_start_method']}")
     if options["disable_prefetch"]:
-        overrides["worker_disable_prefetch"] = True
+        settings.append("worker_disable_prefetch=true")
     if options["task_events"]:
-        overrides["worker_send_task_events"] = True
-    if overrides:
-        app.conf.override(overrides)
+        settings.append("worker_send_task_events=true")
+    return Additions(tuple(options["include"] or ()), tuple(settings))
 
 
 def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocation: Invocation) -> WorkerOptions:
@@ -156,11 +202,8 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
     )
 
 
-def run_worker(app: Celeriac, options: WorkerOptions, target: str) -> int:
+def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
     """Build the worker and run it to its end; its exit status."""
-    from celeriac.executors.base import Loader
     from celeriac.worker.assembly import build_worker
 
-    loader = Loader("celeriac.app.loading:load_registry", target)
-    built = build_worker(options, app.conf.settings, app.tasks, loader, app.transport, app.store)
-    return built.run()
+    return build_worker(options, app.conf.settings, app.tasks, loader, app.transport, app.store).run()
