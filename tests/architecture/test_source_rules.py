@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "celeriac"
 
 #: where the time, chance and the environment may be touched, and why
-TIME_DOORS = {"clock.py"}
+TIME_DOORS = {"clock.py", "settings/places.py"}  # places.py asks for the local zone, not for the time
 CHANCE_DOORS = {"ids.py"}
 ENVIRONMENT_DOORS = {
     "settings/loading.py",
@@ -37,6 +37,10 @@ def parsed() -> dict[str, ast.Module]:
     }
 
 
+#: what awaits the coroutine it is given
+_AWAITERS = {"ensure_future", "create_task", "wait_for", "gather"}
+
+
 def calls() -> Iterator[tuple[str, str, ast.Call, bool]]:
     """Every call: file, the enclosing function's name (or ""), the call, and whether it is awaited."""
     for name, tree in parsed().items():
@@ -49,6 +53,8 @@ def _calls_in(node: ast.AST, file: str, function: str, awaited: set[int]) -> Ite
         if isinstance(child, ast.Await):
             awaited.add(id(child.value))
         if isinstance(child, ast.Call):
+            if dotted(child.func).rpartition(".")[2] in _AWAITERS:
+                awaited.update(id(argument) for argument in child.args)
             yield file, inside, child, id(child) in awaited
         yield from _calls_in(child, file, inside, awaited)
 
@@ -84,11 +90,20 @@ def test_time_comes_through_the_clock():
     assert not found, "take a Clock as an argument instead"
 
 
+def imports_random(file: str) -> bool:
+    """Whether ``random`` there is the module, and not an argument of that name."""
+    return any(
+        isinstance(node, ast.Import) and any(name.name == "random" for name in node.names)
+        for node in ast.walk(parsed()[file])
+    )
+
+
 def test_chance_is_handed_in():
     found = [
         _where(file, call)
         for file, _, call, _ in calls()
         if dotted(call.func).startswith("random.")
+        and imports_random(file)
         and dotted(call.func) not in {"random.Random", "random.SystemRandom"}
         and file not in CHANCE_DOORS
     ]

@@ -29,7 +29,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int = EX_USAGE) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         from celeriac.cli.output import one_line

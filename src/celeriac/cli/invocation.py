@@ -44,6 +44,11 @@ class Invocation(msgspec.Struct, kw_only=True):
         if here not in sys.path:
             sys.path.insert(0, here)
 
+    @property
+    def term_is_cold(self) -> bool:
+        """Whether SIGTERM is to mean what SIGQUIT means, as platforms ask for that send nothing but SIGTERM."""
+        return os.environ.get("REMAP_SIGTERM") == "SIGQUIT"
+
     def app(self) -> Celeriac:
         """The app of ``-A``; without it, when a broker is named, an app without tasks of its own."""
         if self.app_target:

@@ -11,10 +11,14 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # older clicks have no parameter for it
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
 
-class JsonValue(click.ParamType):
+class JsonValue(ParamType):
     """A JSON document of one kind."""
 
     def __init__(self, kind: type, example: str) -> None:
@@ -34,7 +38,7 @@ class JsonValue(click.ParamType):
         return found
 
 
-class CommaList(click.ParamType):
+class CommaList(ParamType):
     """Names with commas between them."""
 
     name = "list"
@@ -45,7 +49,7 @@ class CommaList(click.ParamType):
         return [part.strip() for part in value.split(",") if part.strip()]
 
 
-class Moment(click.ParamType):
+class Moment(ParamType):
     """A date and time in ISO 8601."""
 
     name = "time"
@@ -59,7 +63,7 @@ class Moment(click.ParamType):
             self.fail(f"{value!r} is not a time like 2030-12-31T23:59:00+00:00", param, ctx)
 
 
-class MomentOrSeconds(click.ParamType):
+class MomentOrSeconds(ParamType):
     """A date and time in ISO 8601, or seconds from now."""
 
     name = "time|seconds"
@@ -73,7 +77,7 @@ class MomentOrSeconds(click.ParamType):
             return MOMENT.convert(value, param, ctx)
 
 
-class LogLevel(click.ParamType):
+class LogLevel(ParamType):
     """A log level, in any case."""
 
     name = "level"
@@ -85,7 +89,7 @@ class LogLevel(click.ParamType):
         return "CRITICAL" if level == "FATAL" else level
 
 
-class Concurrency(click.ParamType):
+class Concurrency(ParamType):
     """How many: a number, or ``auto`` (also 0) for the number of processors."""
 
     name = "number|auto"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
 from contextlib import ExitStack
@@ -97,7 +96,7 @@ def select_queues(
 @later_release("--executable", what="Detaching")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED)
 @pass_invocation
-def worker(invocation: Invocation, **options: Any) -> None:
+def worker(invocation: Invocation, /, **options: Any) -> None:
     """Run tasks until told to stop.
 
     SIGTERM or Ctrl-C: finish what runs, give the rest back, end. A second time: stop what runs too.
@@ -198,7 +197,7 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         log_file=expand_path(log_file, node) if log_file else None,
         log_color=None if invocation.color else False,
         quiet=invocation.quiet,
-        term_is_cold=os.environ.get("REMAP_SIGTERM") == "SIGQUIT",
+        term_is_cold=invocation.term_is_cold,
     )
 
 

@@ -54,4 +54,4 @@ def _parse(source: bytes, name: str) -> ast.Module:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise UnparsableFile(f"{name}: {where}{error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested beyond the parser's depth
-        raise UnparsableFile(f"{name}: {error or type(error).__name__}") from None
+        raise UnparsableFile(f"{name}: {str(error) or type(error).__name__}") from None

@@ -46,7 +46,7 @@ def folder_key(folder: Path) -> str:
 
 def python_files(folder: Path) -> list[str]:
     """Every ``.py`` file below ``folder`` whose name can travel, without those of installed packages."""
-    found = []
+    found: list[str] = []
     for top, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
         found.extend(os.path.join(top, name) for name in sorted(names) if name.endswith(".py"))
