@@ -12,49 +12,12 @@ import sys
 import traceback
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
-from celeriac import errors
 from celeriac.errors import DecodeError, EncodeError, RemoteError, SecurityError
+from celeriac.wire.error_names import CELERY, OUR_CLASSES, WIRE_NAMES, is_class_name, stand_in
 from celeriac.wire.safe_repr import safe_repr
 from celeriac.wire.serializers import PICKLE_PROTOCOL, serializer_named
-
-_BILLIARD = "billiard.exceptions"
-_CELERY = "celery.exceptions"
-_KOMBU = "kombu.exceptions"
-
-_BILLIARD_NAMES = ("SoftTimeLimitExceeded", "TimeLimitExceeded", "WorkerLostError", "Terminated")
-_KOMBU_NAMES = ("OperationalError", "DecodeError", "EncodeError", "ContentDisallowed")
-_CELERY_NAMES = (
-    "CeleryError", "ImproperlyConfigured", "QueueNotFound", "BackendError", "BackendGetMetaError", "BackendStoreError",
-    "InvalidTaskError", "NotRegistered", "TimeoutError", "AlreadyRegistered", "IncompleteStream", "ChordError",
-    "SecurityError", "TaskPredicate", "Ignore", "Reject", "Retry", "MaxRetriesExceededError", "TaskRevokedError",
-    "WorkerShutdown", "WorkerTerminate", "CeleryWarning", "AlwaysEagerIgnored", "DuplicateNodenameWarning",
-    "FixupWarning", "NotConfigured", "SecurityWarning",
-)  # fmt: skip
-
-#: (module on the wire, name) → our class. Celery re-exports billiard's and kombu's names, so both spellings are read.
-_OURS: dict[tuple[str, str], type[BaseException]] = {
-    (module, name): getattr(errors, name)
-    for module, names in (
-        (_CELERY, (*_BILLIARD_NAMES, "OperationalError", *_CELERY_NAMES)),
-        (_BILLIARD, _BILLIARD_NAMES),
-        (_KOMBU, _KOMBU_NAMES),
-    )
-    for name in names
-}
-#: our class → what it is called on the wire
-_WIRE_NAMES: dict[type[BaseException], tuple[str, str]] = {
-    **{getattr(errors, name): (_CELERY, name) for name in _CELERY_NAMES},
-    **{getattr(errors, name): (_KOMBU, name) for name in _KOMBU_NAMES},
-    **{getattr(errors, name): (_BILLIARD, name) for name in _BILLIARD_NAMES},
-}
-
-_MAX_NAME = 255
-#: rebuilt classes are kept so that one name stays one class; hostile names must not pile up
-_MAX_REMOTE_CLASSES = 1024
-_remote_classes: dict[tuple[str, str], type[RemoteError]] = {}
-
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -66,9 +29,9 @@ def exception_to_wire(exc: BaseException, serializer: str = "json") -> Any:
     own faults.
     """
     cls = type(exc)
-    if serializer == "pickle" and cls not in _WIRE_NAMES and not isinstance(exc, RemoteError) and _survives_pickle(exc):
+    if serializer == "pickle" and cls not in WIRE_NAMES and not isinstance(exc, RemoteError) and _survives_pickle(exc):
         return exc
-    module, name = _WIRE_NAMES.get(cls) or (cls.__module__, cls.__qualname__)
+    module, name = WIRE_NAMES.get(cls) or (cls.__module__, cls.__qualname__)
     return {"exc_type": name, "exc_message": _wire_arguments(exc, serializer), "exc_module": module}
 
 
@@ -112,31 +75,27 @@ def exception_from_wire(data: Any) -> BaseException:
         return data
     if not isinstance(data, Mapping):
         raise DecodeError(f"A recorded exception is a mapping with exc_type, not {safe_repr(data, 200)}")
-    name = data.get("exc_type")
-    module = data.get("exc_module")
-    if not _is_name(name):
+    name: Any = data.get("exc_type")
+    module: Any = data.get("exc_module")
+    if not is_class_name(name):
         raise DecodeError(f"A recorded exception has no usable exc_type: {safe_repr(name, 200)}")
-    if not _is_name(module):
-        module = _CELERY
+    if not is_class_name(module):
+        module = CELERY
     message = data.get("exc_message", ())
     arguments = tuple(message) if isinstance(message, list | tuple) else (message,)
     cls = _exception_class(module, name)
     if cls is None:
-        return _remote_class(module, name)(*arguments)
+        return stand_in(module, name)(*arguments)
     try:
         rebuilt: Any = cls(*arguments)
     except Exception:  # a constructor that wants other arguments than it passed on as .args
-        return _remote_class(module, name)(*arguments)
+        return stand_in(module, name)(*arguments)
     # a __new__ may return anything
-    return rebuilt if isinstance(rebuilt, BaseException) else _remote_class(module, name)(*arguments)
-
-
-def _is_name(text: Any) -> TypeGuard[str]:
-    return isinstance(text, str) and 0 < len(text) <= _MAX_NAME and text.isprintable()
+    return rebuilt if isinstance(rebuilt, BaseException) else stand_in(module, name)(*arguments)
 
 
 def _exception_class(module: str, name: str) -> type[BaseException] | None:
-    ours = _OURS.get((module, name))
+    ours = OUR_CLASSES.get((module, name))
     if ours is not None:
         return ours
     found: Any = sys.modules.get(module)
@@ -150,13 +109,3 @@ def _exception_class(module: str, name: str) -> type[BaseException] | None:
     if not (isinstance(found, type) and issubclass(found, BaseException)):
         raise SecurityError(f"The record names {module}.{name} as an exception class, which it is not: refused")
     return found
-
-
-def _remote_class(module: str, name: str) -> type[RemoteError]:
-    key = (module, name)
-    cls = _remote_classes.get(key)
-    if cls is None:
-        cls = type(name.rpartition(".")[2] or name, (RemoteError,), {"__module__": module, "__qualname__": name})
-        if len(_remote_classes) < _MAX_REMOTE_CLASSES:
-            _remote_classes[key] = cls
-    return cls

@@ -76,20 +76,20 @@ def is_plain(value: Any, room: int = DEFAULT_LIMITS.depth) -> bool:
 
 def encode(value: Any) -> bytes:
     """JSON text of ``value``. Raises ``EncodeError``."""
-    if not is_plain(value):
+    plain = is_plain(value)
+    if not plain:
         value = simplify(value, DEFAULT_LIMITS.depth)
-    return encode_plain(value)
-
-
-def encode_plain(value: Any) -> bytes:
-    """JSON text of a value that was found plain or has been simplified."""
+        plain = is_plain(value)
     try:
-        if is_plain(value):
-            return _fast_encode(value)
+        return _fast_encode(value) if plain else _encode_leniently(value)
     except UnicodeEncodeError:  # a lone surrogate
-        pass
+        return _encode_leniently(value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise EncodeError(f"The value cannot be written as JSON: {error}") from error
+
+
+def _encode_leniently(value: Any) -> bytes:
+    """NaN, infinities, lone surrogates: what kombu writes and msgspec does not. ``value`` is simplified."""
     try:
         return json.dumps(value, separators=(",", ":")).encode()
     except (ValueError, TypeError, RecursionError) as error:

@@ -102,11 +102,11 @@ class _Writer:
             self._write_container(value, level, f"{kind.__name__}({{", "})", set)
 
     def _write_container(self, value: Any, level: int, opening: str, closing: str, shape: type) -> None:
+        if level >= self._max_levels or id(value) in self._path:  # empty ones too: as Celery has it
+            self._put(opening + _ELLIPSIS + closing)
+            return
         if not value:
             self._put(opening + closing)
-            return
-        if level >= self._max_levels or id(value) in self._path:
-            self._put(opening + _ELLIPSIS + closing)
             return
         self._path.add(id(value))
         self._put(opening)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import pickle  # reading is guarded by `loads`: only when the accept set names it
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from celeriac.errors import (
     MissingExtra,
 )
 from celeriac.wire import json_types
+from celeriac.wire.error_names import OUR_CLASSES, unwrap_unpicklable
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_msgpack, check_size
 
 #: readable by every Python that celeriac and Celery 5 run on
@@ -60,6 +62,18 @@ class JsonSerializer:
         return json_types.decode(data, limits)
 
 
+class _Unpickler(pickle.Unpickler):
+    """Reads Celery's exceptions as ours, so that its pickled results stay readable where it is not installed."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        ours = OUR_CLASSES.get((module, name))
+        if ours is not None:
+            return ours
+        if name == "UnpickleableExceptionWrapper" and module == "celery.utils.serialization":
+            return unwrap_unpicklable
+        return super().find_class(module, name)
+
+
 class PickleSerializer:
     name = "pickle"
     content_type = "application/x-python-serialize"
@@ -74,7 +88,7 @@ class PickleSerializer:
     def decode(self, data: bytes, limits: Limits) -> Any:
         check_size(data, limits.decompressed_bytes, "The pickle")
         try:
-            return pickle.loads(data)
+            return _Unpickler(io.BytesIO(data)).load()
         except Exception as error:
             raise DecodeError(f"The pickle cannot be read: {error!r:.500}") from error
 
