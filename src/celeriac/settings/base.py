@@ -130,7 +130,7 @@ class SettingsGroup:
     def __init_subclass__(cls, *, title: str = "", was: str = "") -> None:
         """``was``: pattern of old names, with ``{name}`` for the upper-cased name and ``{rest}`` without its prefix."""
         found: dict[str, Declaration] = {}
-        for base in reversed(cls.__mro__[1:]):
+        for base in cls.__bases__:
             found.update(getattr(base, "declarations", {}))
         for name, annotation in dict(cls.__annotations__).items():
             declared = cls.__dict__.get(name)

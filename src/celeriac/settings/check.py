@@ -61,11 +61,16 @@ def check(settings: Settings, given: Mapping[str, Any], namespace: str | None = 
 def check_configuration(configuration: "Configuration") -> list[Finding]:
     """The same for ``app.conf``; what would be raised when it is read is a finding like others."""
     try:
-        given = configuration.given_keys()
-        settings = configuration.settings
-    except ImproperlyConfigured as error:
-        return [Finding("error", text.split(" ", 1)[0], text) for text in str(error).split("; ")]
-    return check(settings, given, configuration.namespace)
+        configuration.finalize()
+    except (ImproperlyConfigured, ImportError) as error:
+        return [Finding("error", "configuration", str(error))]
+    given, wrong = configuration.given_keys(), configuration.wrong_values()
+    if wrong:  # what can be said without a valid whole
+        return [
+            *(Finding("error", name, text) for name, text in wrong.items()),
+            *_check_names(given, configuration.namespace),
+        ]
+    return check(configuration.settings, given, configuration.namespace)
 
 
 def differences() -> list[Difference]:
@@ -83,35 +88,36 @@ def differences() -> list[Difference]:
 
 
 def _check_names(given: Mapping[str, Any], namespace: str | None) -> Iterator[Finding]:
+    """Keys that nobody declared. Old names and keys in the namespace are known; what is neither may be the user's."""
     declarations = Settings.declarations
     old_names = {declared.was: declared.name for declared in declarations.values() if declared.was}
     prefix = f"{namespace}_" if namespace else ""
+    own: list[str] = []
     for key in given:
-        if key in declarations or key in _READ_ELSEWHERE:
-            continue
-        bare = key[len(prefix) :] if prefix and key.startswith(prefix) else None
-        if bare is not None and bare.lower() in declarations:
+        in_namespace = bool(prefix) and key.startswith(prefix)
+        bare = key.removeprefix(prefix).lower() if in_namespace else key
+        if bare in declarations or key in _READ_ELSEWHERE:
             continue
         if key in old_names:
             yield _old_name(key, old_names[key], prefix)
-            continue
-        if bare is not None:
-            close = suggestion(bare.lower(), declarations)
-            yield _unknown(key, f"{prefix}{close.upper() if prefix.isupper() else close}" if close else None, sure=True)
-        elif not prefix:
-            close = suggestion(key, (*declarations, *old_names), cutoff=0.85)
-            if close is None and key.startswith(_OURS):
-                close = suggestion(key, (*declarations, *old_names), cutoff=0.7)
-            if close or key.startswith(_OURS) or key.islower():
-                yield _unknown(key, close, sure=key.startswith(_OURS))
+        elif in_namespace:
+            close = suggestion(bare, declarations)
+            yield _unknown(key, f"{prefix}{close.upper() if prefix.isupper() else close}" if close else None)
+        elif key.startswith(_OURS) and not prefix:
+            yield _unknown(key, suggestion(key, (*declarations, *old_names)))
+        elif close := suggestion(key, declarations, cutoff=0.85):
+            yield _unknown(key, close)
+        else:
+            own.append(key)
+    if own:
+        shown = ", ".join(own[:8]) + (f" and {len(own) - 8} more" if len(own) > 8 else "")
+        yield Finding("note", own[0], f"No settings of celeriac, and kept for you: {shown}.")
 
 
-def _unknown(key: str, close: str | None, sure: bool) -> Finding:
+def _unknown(key: str, close: str | None) -> Finding:
     if close:
         return Finding("warning", key, f"There is no setting {key!r}. Did you mean {close!r}?")
-    if sure:
-        return Finding("warning", key, f"There is no setting {key!r}; nothing of celeriac reads it.")
-    return Finding("note", key, f"{key!r} is no setting of celeriac; it is kept for you.")
+    return Finding("warning", key, f"There is no setting {key!r}; nothing of celeriac reads it.")
 
 
 def _old_name(key: str, name: str, prefix: str) -> Finding:

@@ -181,8 +181,8 @@ def leases(settings: Settings) -> Findings:
     lease = settings.broker_lease
     if 0 < lease < 3:
         yield Finding(
-            "warning", "broker_lease", f"A lease of {lease:g} s is renewed every {lease / 3:.1g} s; a short pause of the "
-            "machine or the broker loses it, and tasks run twice. 3 s is little, 30 s is usual.",
+            "warning", "broker_lease", f"A lease of {lease:g} s is renewed every {lease / 3:.1g} s; a short pause of "
+            "the machine or the broker loses it, and tasks run twice. 3 s is little, 30 s is usual.",
         )  # fmt: skip
     if lease > 900:
         yield Finding("warning", "broker_lease", f"Tasks of a worker that died start again only {lease:g} s later.")
@@ -210,8 +210,8 @@ def _visibility_timeout(settings: Settings) -> Findings:
         countdown = options.get("countdown")
         if isinstance(countdown, int | float) and countdown > timeout:
             yield Finding(
-                "warning", name, f"The entry {entry!r} of beat_schedule delays its task by {countdown:g} s, longer than "
-                f"visibility_timeout, {timeout:g} s: Celery's workers would run it more than once.",
+                "warning", name, f"The entry {entry!r} of beat_schedule delays its task by {countdown:g} s, longer "
+                f"than visibility_timeout, {timeout:g} s: Celery's workers would run it more than once.",
             )  # fmt: skip
 
 
@@ -282,8 +282,8 @@ def private_queues(settings: Settings) -> Findings:
     for kind in ("control", "event"):
         if getattr(settings, f"{kind}_queue_durable") and getattr(settings, f"{kind}_queue_exclusive"):
             yield Finding(
-                "error", f"{kind}_queue_durable", f"A queue cannot be durable and exclusive; set {kind}_queue_exclusive "
-                "to False.",
+                "error", f"{kind}_queue_durable", f"A queue cannot be durable and exclusive; set "
+                f"{kind}_queue_exclusive to False.",
             )  # fmt: skip
 
 

@@ -322,8 +322,18 @@ class Configuration(MutableMapping[str, Any]):
         return found
 
     def _resolve(self) -> Settings:
+        values, wrong = self._read_all()
+        if wrong:
+            raise ImproperlyConfigured("; ".join(wrong.values()))
+        return Settings(**values)
+
+    def wrong_values(self) -> dict[str, str]:
+        """Settings whose values are not of their type → what to say about each."""
+        return self._read_all()[1]
+
+    def _read_all(self) -> tuple[dict[str, Any], dict[str, str]]:
         values: dict[str, Any] = {}
-        wrong: list[str] = []
+        wrong: dict[str, str] = {}
         for name, declared in DECLARATIONS.items():
             given = self._given(name)
             if given is None or (name == "timezone" and given.value is None):
@@ -335,10 +345,8 @@ class Configuration(MutableMapping[str, Any]):
             try:
                 values[name] = coerce(given.value, declared.annotation)
             except Mismatch:
-                wrong.append(declared.complaint(given.value, given.source))
-        if wrong:
-            raise ImproperlyConfigured("; ".join(wrong))
-        return Settings(**values)
+                wrong[name] = declared.complaint(given.value, given.source)
+        return values, wrong
 
     def refresh(self) -> None:
         """Notice that a configuration object, which is read live, has changed."""

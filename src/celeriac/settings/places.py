@@ -30,7 +30,7 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
 def embedded_path(app_name: str, environ: Mapping[str, str] | None = None) -> Path:
     """The embedded SQLite file of the app. Names that are no safe file names get a digest, so no two apps share one."""
     safe = _UNSAFE.sub("_", app_name).strip("._-")[:100]
-    if safe != app_name:
+    if not safe or safe != app_name:
         digest = hashlib.sha256(app_name.encode()).hexdigest()[:8]
         safe = f"{safe}-{digest}" if safe else f"app-{digest}"
     return state_home(environ) / f"{safe}.sqlite3"
