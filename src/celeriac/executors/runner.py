@@ -17,13 +17,18 @@ import msgspec
 from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import (
-    Ignore, InvalidTaskError, MessageError, NotRegistered, Reject, Retry, SoftTimeLimitExceeded, Terminated,
+    Ignore,
+    InvalidTaskError,
+    MessageError,
+    NotRegistered,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    Terminated,
     TimeLimitExceeded,
-)  # fmt: skip
-from celeriac.executors.base import (
-    Failed, Ignored, Lost, Outcome, Outgoing, Registry, Rejected, Request, ResultRecord, Runnable, RunnableOptions,
-    Succeeded, WantsRetry,
-)  # fmt: skip
+)
+from celeriac.executors import base
+from celeriac.executors.base import Failed, Lost, Outcome, Request, ResultRecord, Succeeded
 from celeriac.executors.context import Context
 from celeriac.executors.error_info import ErrorInfo
 from celeriac.executors.time_limits import InterruptibleCoroutine, Window
@@ -47,15 +52,15 @@ _INTERRUPTIONS = (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated)
 class _Known(msgspec.Struct):
     """A task with what is asked of it for every attempt, looked up once."""
 
-    task: Runnable
-    options: RunnableOptions
+    task: base.Runnable
+    options: base.RunnableOptions
     is_coroutine: bool
 
 
 class _Attempt(msgspec.Struct, gc=False):
     request: Request
-    task: Runnable
-    options: RunnableOptions
+    task: base.Runnable
+    options: base.RunnableOptions
     context: Context
     ignored: bool  #: nobody wants the result
     began: float  #: monotonic
@@ -65,7 +70,7 @@ class Runner:
     """Runs attempts for one process or thread pool. Thread-safe; ``wants_exit`` says that the process is to leave."""
 
     def __init__(
-        self, registry: Registry, hostname: str, clock: Clock = SYSTEM_CLOCK, limits: Limits = DEFAULT_LIMITS,
+        self, registry: base.Registry, hostname: str, clock: Clock = SYSTEM_CLOCK, limits: Limits = DEFAULT_LIMITS,
         show_results: bool = True,
     ) -> None:  # fmt: skip
         self._registry = registry
@@ -169,7 +174,7 @@ class Runner:
     def _succeeded(self, attempt: _Attempt, value: Any) -> Outcome:
         context, request, options = attempt.context, attempt.request, attempt.options
         runtime = self._monotonic() - attempt.began
-        sends: list[Outgoing] = context.__dict__.get("sends") or []
+        sends: list[base.Outgoing] = context.__dict__.get("sends") or []
         record = None
         try:
             if context.callbacks or context.chain or context.chord:
@@ -202,7 +207,7 @@ class Runner:
             return self._retried(attempt, error)
         if isinstance(error, Ignore):
             sends = attempt.context.__dict__.get("sends") or []
-            return Ignored(attempt.request.id, sends, self._monotonic() - attempt.began)
+            return base.Ignored(attempt.request.id, sends, self._monotonic() - attempt.began)
         if isinstance(error, Reject):
             return self._rejected(attempt, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -212,11 +217,11 @@ class Runner:
     def _failed(self, attempt: _Attempt, error: BaseException) -> Failed:
         context, request, options = attempt.context, attempt.request, attempt.options
         runtime = self._monotonic() - attempt.began
-        text = _traceback(error)
+        text = traceback_text(error)
         record = None
         if not attempt.ignored or options.store_errors_even_if_ignored:
             record = self._error_record(attempt, "FAILURE", error, text)
-        sends: list[Outgoing] = context.__dict__.get("sends") or []
+        sends: list[base.Outgoing] = context.__dict__.get("sends") or []
         if context.errbacks or context.chord:
             try:
                 sends = [*sends, *self._registry.errbacks(context, error)]
@@ -238,7 +243,7 @@ class Runner:
         except Exception as error:
             return self._failed(attempt, error)
         reason = retry.exc if retry.exc is not None else retry.excs
-        text = _traceback(retry)
+        text = traceback_text(retry)
         record = None
         if not attempt.ignored:
             record = self._error_record(attempt, "RETRY", retry.exc, text)
@@ -249,17 +254,17 @@ class Runner:
         sends = [*(context.__dict__.get("sends") or ()), message]
         runtime = self._monotonic() - attempt.began
         error_shown = "" if reason is None else reason if isinstance(reason, str) else safe_repr(reason)
-        return WantsRetry(request.id, record, sends, runtime, error_shown, retry.humanize())
+        return base.WantsRetry(request.id, record, sends, runtime, error_shown, retry.humanize())
 
-    def _rejected(self, attempt: _Attempt, reject: Reject) -> Rejected:
+    def _rejected(self, attempt: _Attempt, reject: Reject) -> base.Rejected:
         record = None
         if not reject.requeue and not attempt.ignored:
             record = self._error_record(attempt, "FAILURE", reject, None)
         reason = "" if reject.reason is None else safe_repr(reject.reason)
         runtime = self._monotonic() - attempt.began
-        return Rejected(attempt.request.id, reject.requeue, reason, record, runtime)
+        return base.Rejected(attempt.request.id, reject.requeue, reason, record, runtime)
 
-    def _refused(self, request: Request, error: MessageError, options: RunnableOptions | None) -> Failed:
+    def _refused(self, request: Request, error: MessageError, options: base.RunnableOptions | None) -> Failed:
         """The message itself is bad: nothing of the user's was called; a caller who waits is told all the same."""
         record = None
         if request.envelope.headers.get("ignore_result") is not True and not (options and options.ignore_result):
@@ -348,10 +353,3 @@ def _storable(value: Any) -> Any:
         return value
     as_tuple: Callable[[], Any] | None = getattr(type(value), "as_tuple", None)
     return value if as_tuple is None else value.as_tuple()
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return traceback_text(error)
-    except Exception as reason:  # an exception whose own __str__ fails
-        return f"{type(error).__name__} (its traceback cannot be printed: {type(reason).__name__})"

@@ -7,6 +7,7 @@ own way of raising (a signal, an asynchronous exception, a cancelled coroutine);
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import signal
 import threading
@@ -56,7 +57,7 @@ class Window:
 
     def prepare(self, number: int, cause: Cause) -> BaseException | None:
         """The exception to raise if ``number`` is what runs and may be interrupted; remembers it. Else ``None``."""
-        if not self.is_open or self.number != number or self.injected is not None:
+        if not self.is_open or self.number != number:
             return None
         self.cause = cause
         if cause == "limit":
@@ -79,6 +80,8 @@ class SignalInterrupter:
         self._window = window
         self._wanted: tuple[int, Cause] | None = None
         self._main = threading.main_thread().ident or 0
+        #: the asyncio task of the attempt that runs, if it is a coroutine's
+        self.task: asyncio.Task[Any] | None = None
 
     def install(self) -> None:
         """Main thread only."""
@@ -91,10 +94,17 @@ class SignalInterrupter:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         wanted, self._wanted = self._wanted, None
-        if wanted is not None:
-            error = self._window.prepare(*wanted)
-            if error is not None:
-                raise error
+        if wanted is None:
+            return
+        error = self._window.prepare(*wanted)
+        if error is None:
+            return
+        task = self.task
+        if task is not None and asyncio.current_task(task.get_loop()) is not task:
+            # The coroutine waits. Raising here would break the loop itself, so it is woken by cancellation.
+            task.get_loop().call_soon_threadsafe(task.cancel)
+            return
+        raise error
 
 
 class ThreadWindow(Window):

@@ -1,0 +1,544 @@
+"""The executor of all pools but solo: child processes, each with a crew, kept alive and fed by the parent.
+
+Everything here runs on the worker's loop; no call blocks. A request is in exactly one place: in ``_waiting``, in a
+member's ``outstanding`` (given, perhaps running), or answered. Who is given how much, and when it is taken back, is
+decided in :meth:`_dispatch` and :meth:`_watch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from celeriac import telemetry
+from celeriac.clock import SYSTEM_CLOCK, Clock
+from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
+from celeriac.executors.base import Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.children import pipes
+from celeriac.executors.children.link import NurseryLink
+from celeriac.executors.children.member import Member, describe_exit
+from celeriac.executors.children.nursery import Born, Gone, Unborn
+from celeriac.executors.children.pace import Paces
+from celeriac.executors.children.pipes import Item, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from celeriac.executors.children.nursery import Report
+    from celeriac.executors.time_limits import Cause
+
+_log = logging.getLogger("celeriac.executors")
+
+#: seconds of silence after which a child that has more than it can run at once is asked to give it back
+SILENCE = 0.015
+#: seconds between two looks at requests with a limit, at most
+_LONGEST_LOOK = 0.25
+_SHORTEST_LOOK = 0.002
+#: a child that ends this soon after its start without having run anything counts as a failed start
+_EARLY_DEATH = 1.0
+#: failed starts in a row after which the executor gives up
+_MAX_FAILED_STARTS = 5
+#: seconds that a stopping executor waits for children to give back what they have not started
+_RECALL_PATIENCE = 1.0
+
+
+class ChildrenExecutor:
+    """Runs requests in child processes. After :meth:`stop` has returned, :meth:`outcomes` does not wait any more: it
+    returns what is left, and then an empty sequence.
+    """
+
+    def __init__(self, options: PoolOptions, loader: Loader, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.slots = options.children * options.slots_per_child
+        self._options = options
+        self._loader = loader
+        self._monotonic = clock.monotonic
+        self._paces = Paces(options.look_ahead)
+        self._members: dict[int, Member] = {}
+        self._waiting: deque[Request] = deque()
+        self._ended: list[Outcome] = []
+        self._number = 0
+        self._key = 0
+        self._dispatch_is_due = False
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._failed_starts = 0
+        self._failure: CeleriacError | None = None
+        self._restarting: asyncio.Task[None] | None = None
+        self._is_started = False
+        self._is_stopping = False
+        self._is_stopped = False
+        self._stop_at = 0.0
+        self._link: NurseryLink | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    # ── the seam ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Returns when every slot can take work. Raises ``ImproperlyConfigured`` when the user's code can't load."""
+        self._loop = asyncio.get_running_loop()
+        self._has_ended = asyncio.Event()
+        self._changed = asyncio.Event()
+        try:
+            self._link = await self._start_nursery()
+            for _ in range(self._options.children):
+                self._start_member()
+            while any(member.state == "starting" for member in self._members.values()) and self._failure is None:
+                await self._next_change()
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            self._is_stopping = self._is_stopped = True
+            await self._close()
+            raise
+        self._is_started = True
+
+    def room(self) -> int:
+        ahead = self._paces.typical_ahead()
+        free = -len(self._waiting)
+        for member in self._members.values():
+            if member.state == "ready":
+                free += member.slots + (0 if member.is_stuck else ahead) - len(member.outstanding)
+        return max(free, 0)
+
+    def submit(self, batch: Sequence[Request]) -> None:
+        if self._is_stopping:
+            raise OperationalError("The executor is stopping and takes no more requests")
+        self._waiting.extend(batch)
+        self._schedule_dispatch()
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """Wait for at least one outcome and return all there are. One caller at a time.
+
+        Raises what keeps the pool from going on (the user's code can't load any more).
+        """
+        while not self._ended:
+            if self._failure is not None and not self._is_stopping:
+                raise self._failure
+            if self._is_stopped:
+                return ()
+            self._has_ended.clear()
+            await self._has_ended.wait()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def cancel(self, task_id: str, how: Literal["soft", "hard"]) -> bool:
+        for request in self._waiting:
+            if request.id == task_id:
+                self._waiting.remove(request)
+                self._answer(Lost(task_id, False, "revoked", "cancelled before it started"))
+                return True
+        for member in self._members.values():
+            for number, request in member.outstanding.items():
+                if request.id == task_id:
+                    self._cancel_given(member, number, how)
+                    return True
+        return False
+
+    async def stop(self, grace: float) -> Sequence[Request]:
+        """Stop; may be called again with another grace to hasten the end (the second call returns nothing).
+
+        Outcomes of what is finished meanwhile stay readable through :meth:`outcomes`.
+        """
+        deadline = self._monotonic() + grace
+        if self._is_stopping:
+            self._stop_at = min(self._stop_at, deadline)
+            self._note_change()
+            while not self._is_stopped:
+                await self._next_change()
+            return ()
+        self._is_stopping = True
+        self._stop_at = deadline
+        unstarted = await self._take_back()
+        await self._until_idle(lambda: self._stop_at)
+        if self._is_busy():
+            self._interrupt_all("stopped")
+            end = self._monotonic() + self._options.kill_grace
+            await self._until_idle(lambda: end)
+        for member in list(self._members.values()):
+            if member.outstanding:
+                self._condemn(member, list(member.outstanding), "stopped", "the worker stopped before it was finished")
+            else:
+                member.tell_to_leave()
+        end = self._monotonic() + self._options.kill_grace
+        while self._members and self._monotonic() < end and self._link is not None and self._link.is_open:
+            await self._next_change(end - self._monotonic())
+        await self._close()
+        unstarted.extend(self._waiting)
+        self._waiting.clear()
+        self._is_stopped = True
+        self._has_ended.set()
+        self._note_change()
+        return unstarted
+
+    # ── giving ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _schedule_dispatch(self) -> None:
+        if not self._dispatch_is_due:
+            self._dispatch_is_due = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Give waiting requests to children: evenly, in order, ahead only of short tasks."""
+        self._dispatch_is_due = False
+        waiting = self._waiting
+        if not waiting or self._is_stopping:
+            return
+        members = [member for member in self._members.values() if member.state == "ready" and not member.recalling]
+        if not members:
+            return
+        members.sort(key=lambda member: len(member.outstanding) / member.slots)
+        total = len(waiting) + sum(len(member.outstanding) for member in members)
+        level = -(-total // len(members))
+        for member in members:
+            self._fill(member, level)
+            if not waiting:
+                break
+        if any(member.limited or len(member.outstanding) > member.slots for member in members):
+            self._watch_within(SILENCE)
+
+    def _fill(self, member: Member, level: int) -> None:
+        waiting, slots = self._waiting, member.slots
+        load = len(member.outstanding)
+        level = max(level, slots)
+        if self._options.max_tasks_per_child is not None:
+            level = min(level, load + self._options.max_tasks_per_child - member.taken)
+        items: list[Item] = []
+        number = self._number
+        ahead, name = 0, ""
+        while waiting and load < level:
+            request = waiting[0]
+            if request.task != name:
+                name = request.task
+                ahead = 0 if member.is_stuck else self._paces.ahead(name)
+            if load >= slots + ahead:
+                break
+            waiting.popleft()
+            number += 1
+            load += 1
+            items.append((number, request))
+            if request.hard_limit is not None or request.soft_limit is not None:
+                member.limited.add(number)
+        self._number = number
+        if not items:
+            return
+        if load == len(items):  # it was idle: its silence begins now
+            member.heard_at = self._monotonic()
+        member.give(items)
+        if self._options.max_tasks_per_child is not None and member.taken >= self._options.max_tasks_per_child:
+            member.tell_to_leave()
+
+    # ── hearing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_frame(self, member: Member, kind: int, payload: memoryview) -> None:
+        if kind == Kind.OUTCOMES:
+            self._take_outcomes(member, pipes.decode_outcomes(payload))
+        elif kind == Kind.RECALLED:
+            self._take_recalled(member, pipes.decode_numbers(payload))
+        elif kind == Kind.READY:
+            self._on_ready(member)
+        elif kind == Kind.LEAVING:
+            _log.info("%s (pid %s) leaves: %s", member.name, member.pid, pipes.decode_text(payload))
+            member.tell_to_leave()
+        elif kind == Kind.FAILED:
+            self._on_start_failed(member, ImproperlyConfigured(pipes.decode_text(payload)))
+
+    def _take_outcomes(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
+        forget, learn, ended = member.forget, self._paces.learn, self._ended
+        for number, outcome in batch:
+            request = forget(number)
+            if request is None:  # read before, from the slate of a dying child
+                continue
+            if not isinstance(outcome, Lost):
+                learn(request.task, outcome.runtime)
+            ended.append(outcome)
+        member.heard_at = self._monotonic()
+        member.is_stuck = False
+        if member.to_cancel:
+            member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
+        self._has_ended.set()
+        if self._is_stopping:
+            self._note_change()
+        if self._waiting:
+            self._schedule_dispatch()
+
+    def _take_recalled(self, member: Member, numbers: Sequence[int]) -> None:
+        member.recalling = False
+        member.heard_at = self._monotonic()
+        back: list[Request] = []
+        for number in numbers:
+            request = member.forget(number)
+            if request is None:
+                continue
+            member.taken -= 1
+            if member.to_cancel.pop(number, None) is not None:
+                self._answer(Lost(request.id, False, "revoked", "cancelled before it started"))
+            else:
+                back.append(request)
+        self._waiting.extendleft(reversed(back))
+        to_cancel, member.to_cancel = member.to_cancel, {}
+        for number, how in to_cancel.items():
+            if number in member.outstanding:
+                self._cancel_given(member, number, how)
+        self._note_change()
+        self._schedule_dispatch()
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._ended.append(outcome)
+        self._has_ended.set()
+
+    # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _watch_within(self, seconds: float) -> None:
+        timer = self._watch_timer
+        if timer is not None:
+            if timer.when() <= self._loop.time() + seconds + _SHORTEST_LOOK:
+                return
+            timer.cancel()
+        self._watch_timer = self._loop.call_later(seconds, self._watch)
+
+    def _watch(self) -> None:
+        """Look after children that are silent with work waiting behind, and after time limits."""
+        self._watch_timer = None
+        now = self._monotonic()
+        next_look: float | None = None
+        for member in list(self._members.values()):
+            if len(member.outstanding) > member.slots and member.state in ("ready", "leaving"):
+                silent = now - member.heard_at
+                if silent >= SILENCE and not member.recalling:
+                    self._unstick(member, now)
+                next_look = min(next_look or 1.0, max(SILENCE - silent, SILENCE / 3))
+            if member.limited:
+                due = self._enforce_limits(member, now)
+                next_look = due if next_look is None else min(next_look, due)
+        if next_look is not None:
+            self._watch_within(max(next_look, _SHORTEST_LOOK))
+
+    def _unstick(self, member: Member, now: float) -> None:
+        member.is_stuck = True
+        for running in member.running():
+            self._paces.learn(member.outstanding[running.number].task, now - running.since)
+        member.recall()
+
+    def _enforce_limits(self, member: Member, now: float) -> float:
+        """Act on limits that are over; seconds until the next look."""
+        due = _LONGEST_LOOK
+        for running in member.running():
+            if running.number not in member.limited:
+                continue
+            request = member.outstanding[running.number]
+            if request.soft_limit is not None and running.number not in member.warned:
+                left = running.since + request.soft_limit - now
+                if left <= 0:
+                    member.warned.add(running.number)
+                    member.interrupt(running.number, "limit")
+                else:
+                    due = min(due, left)
+            if request.hard_limit is not None:
+                left = running.since + request.hard_limit - now
+                if left <= 0:
+                    text = f"hard time limit of {request.hard_limit:g} s exceeded"
+                    self._condemn(member, [running.number], "hard_limit", text)
+                else:
+                    due = min(due, left)
+        return due
+
+    # ── ending tasks from outside ────────────────────────────────────────────────────────────────────────────
+
+    def _cancel_given(self, member: Member, number: int, how: Literal["soft", "hard"]) -> None:
+        if any(running.number == number for running in member.running()):
+            if how == "hard":
+                self._condemn(member, [number], "revoked", "terminated on request")
+            else:
+                member.interrupt(number, "revoked")
+        else:  # not started, or finished, or just about to start: its answer to a recall will tell
+            member.to_cancel[number] = how
+            member.recall()
+
+    def _condemn(
+        self, member: Member, numbers: Sequence[int], cause: Literal["hard_limit", "revoked", "stopped"], detail: str
+    ) -> None:
+        """Kill the child on account of these requests."""
+        for number in numbers:
+            member.condemned.setdefault(number, (cause, detail))
+        if member.state != "doomed":
+            member.state = "doomed"
+            if self._link is not None:
+                self._link.kill_child(member.key)
+
+    def _interrupt_all(self, cause: Cause) -> None:
+        for member in self._members.values():
+            for running in member.running():
+                member.interrupt(running.number, cause)
+
+    # ── births and deaths ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start_nursery(self) -> NurseryLink:
+        link = NurseryLink(self._options, self._loader, self._on_report, self._on_nursery_lost)
+        await link.start()
+        return link
+
+    def _start_member(self) -> None:
+        link = self._link
+        if link is None or not link.is_open:
+            return
+        self._key += 1
+        member = Member(self._key, self._options.slots_per_child, self._loop, self._on_frame, self._on_pipe_end)
+        self._members[member.key] = member
+        link.start_child(member.key, member.name, member.childs_fds())
+        member.close_childs_ends()
+        member.boot_timer = self._loop.call_later(self._options.start_timeout, self._on_start_timeout, member)
+
+    def _on_ready(self, member: Member) -> None:
+        if member.boot_timer is not None:
+            member.boot_timer.cancel()
+        if member.state != "starting":
+            return
+        member.state = "ready"
+        member.heard_at = member.ready_at = self._monotonic()
+        telemetry.emit(telemetry.ChildStarted(pid=member.pid))
+        self._note_change()
+        self._schedule_dispatch()
+
+    def _on_start_timeout(self, member: Member) -> None:
+        if member.state == "starting":
+            text = f"A child process was not ready within {self._options.start_timeout:g} s (worker_proc_alive_timeout)"
+            self._on_start_failed(member, ImproperlyConfigured(text))
+            member.state = "doomed"
+            if self._link is not None:
+                self._link.kill_child(member.key)
+
+    def _on_start_failed(self, member: Member, error: CeleriacError) -> None:
+        member.state = "doomed"
+        self._failed_starts += 1
+        if not self._is_started or self._failed_starts >= _MAX_FAILED_STARTS:
+            self._failure = error
+            self._has_ended.set()
+        else:
+            _log.error("A child process could not start: %s", error)
+        self._note_change()
+
+    def _on_report(self, report: Report) -> None:
+        if isinstance(report, Gone):
+            member = self._members.get(report.key)
+            if member is not None:
+                self._bury(member, describe_exit(report.status))
+        elif isinstance(report, Born):
+            member = self._members.get(report.key)
+            if member is not None:
+                member.pid = report.pid
+        elif isinstance(report, Unborn):
+            member = self._members.get(report.key)
+            if member is not None:
+                self._on_start_failed(member, OperationalError(f"A child process cannot be started: {report.reason}"))
+                self._bury(member, report.reason)
+
+    def _on_pipe_end(self, member: Member) -> None:
+        """The child has closed its socket. The nursery's word on it follows; without a nursery there is none."""
+        if self._link is None or not self._link.is_open:
+            self._bury(member, "killed, because the process that started it ended")
+        else:  # most likely it has just exited; if a task has closed our socket, it is of no more use
+            self._link.kill_child(member.key)
+
+    def _bury(self, member: Member, detail: str) -> None:
+        """The child is dead: read what it left, answer for what it had, start another."""
+        if self._members.pop(member.key, None) is None:
+            return
+        member.pipe.drain()
+        self._take_outcomes(member, member.leftover())
+        lost, unstarted = member.verdicts(detail)
+        self._ended.extend(lost)
+        self._waiting.extendleft(reversed(unstarted))
+        expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
+        telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
+        early = member.ready_at is None or (
+            not member.taken and self._monotonic() - member.ready_at < _EARLY_DEATH and member.state == "ready"
+        )
+        if early and member.state != "doomed":
+            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
+        elif not early:
+            self._failed_starts = 0
+        member.close()
+        self._has_ended.set()
+        self._note_change()
+        self._schedule_dispatch()
+        if self._is_stopping or self._failure is not None:
+            return
+        if self._failed_starts == 0:
+            self._start_member()
+        elif self._is_started:
+            self._loop.call_later(min(0.5 * 2**self._failed_starts, 30.0), self._start_missing)
+
+    def _start_missing(self) -> None:
+        while len(self._members) < self._options.children and not self._is_stopping and self._failure is None:
+            if self._link is None or not self._link.is_open:
+                return
+            self._start_member()
+
+    def _on_nursery_lost(self) -> None:
+        """The nursery died, and its children with it (by the parent-death signal, or by the end of their bell)."""
+        for member in list(self._members.values()):
+            if not member.pipe.is_open or member.state == "starting":
+                self._bury(member, "the process that starts children ended")
+            else:
+                self._loop.call_later(2.0, self._bury, member, "the process that starts children ended")
+        if self._is_started and not self._is_stopping and self._restarting is None:
+            _log.error("The process that starts children ended; starting another")
+            self._restarting = self._loop.create_task(self._restart_nursery())
+
+    async def _restart_nursery(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+        try:
+            self._link = await self._start_nursery()
+        except CeleriacError as error:
+            self._failure = error
+            self._has_ended.set()
+            return
+        finally:
+            self._restarting = None
+        self._failed_starts = 0
+        self._start_missing()
+
+    # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_busy(self) -> bool:
+        return any(member.outstanding for member in self._members.values())
+
+    async def _take_back(self) -> list[Request]:
+        """What is not started: from here and from the children."""
+        for member in self._members.values():
+            if member.outstanding and member.state != "doomed":
+                member.recall()
+        end = self._monotonic() + _RECALL_PATIENCE
+        while any(member.recalling for member in self._members.values()) and self._monotonic() < end:
+            await self._next_change(end - self._monotonic())
+        unstarted = list(self._waiting)
+        self._waiting.clear()
+        return unstarted
+
+    async def _until_idle(self, deadline: Callable[[], float]) -> None:
+        while self._is_busy() and (left := deadline() - self._monotonic()) > 0:
+            await self._next_change(left)
+
+    def _note_change(self) -> None:
+        self._changed.set()
+
+    async def _next_change(self, timeout: float | None = None) -> None:
+        """Until something has changed that :meth:`start` or :meth:`stop` may wait for, or the time is over."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _close(self) -> None:
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        if self._restarting is not None:
+            self._restarting.cancel()
+        if self._link is not None:
+            await self._link.close()
+        for member in list(self._members.values()):
+            self._bury(member, "the worker stopped")
