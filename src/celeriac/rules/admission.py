@@ -100,10 +100,12 @@ def decide(
     eta, expires = headers.get("eta"), headers.get("expires")
     if eta is None and expires is None:
         return RUN
+    due = end = None
     try:
-        due, end = timestamp_of(eta), timestamp_of(expires)
+        due = timestamp_of(eta)
+        end = timestamp_of(expires)
     except MessageError as error:
-        return Quarantine(str(error))
+        return Quarantine(f"{'eta' if due is None and eta is not None else 'expires'}: {error}")
     if end is not None and end <= now:
         return Discard("expired")
     if due is None or due <= now:

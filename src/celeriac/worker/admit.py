@@ -11,11 +11,21 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celeriac import telemetry
-from celeriac.errors import CeleriacError, MessageError, NotRegistered, PoisonTask, TaskRevokedError
+from celeriac.errors import MessageError, NotRegistered, PoisonTask, TaskRevokedError
 from celeriac.executors.base import Request
 from celeriac.rules import states
 from celeriac.rules.admission import (
-    RUN, AdmissionPolicy, Decision, Discard, Hold, Park, Poison, Quarantine, Run, Unknown, decide,
+    RUN,
+    AdmissionPolicy,
+    Decision,
+    Discard,
+    Hold,
+    Park,
+    Poison,
+    Quarantine,
+    Run,
+    Unknown,
+    decide,
 )  # fmt: skip
 from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
@@ -164,7 +174,7 @@ class Admission:
 
     def _refuse(self, delivery: Delivery, envelope: Envelope, decision: Quarantine) -> None:
         """Nothing in it can be relied on, not even its id."""
-        identifier = envelope.headers.get("id") if isinstance(envelope.headers, dict) else None
+        identifier = envelope.headers.get("id")
         shown = identifier if isinstance(identifier, str) else ""
         claim = Claim(
             shown, _request(delivery, envelope, shown, "", None, None), delivery.receipt, delivery.route, None
@@ -244,6 +254,3 @@ class Alarm:
         finally:
             sleep.cancel()
             change.cancel()
-
-
-__all__ = ["Admission", "Alarm", "CeleriacError"]

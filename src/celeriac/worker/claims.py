@@ -15,13 +15,21 @@ import msgspec
 from celeriac.executors.base import Request
 from celeriac.rules.acking import AckPolicy
 from celeriac.rules.claim import (
-    HELD, LOST, PARKED, READY, RELEASED, RUNNING, SETTLED, advance, advance_all,
+    HELD,
+    LOST,
+    PARKED,
+    READY,
+    RELEASED,
+    RUNNING,
+    SETTLED,
+    advance,
+    advance_all,
 )  # fmt: skip
 from celeriac.transports.base import Outgoing, Route, Verdict
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from celeriac.executors.base import Runnable, RunnableOptions
 
@@ -55,8 +63,8 @@ class Claim(msgspec.Struct, gc=False):
     sends: list[Outgoing] | None = None
 
 
-def facts_of(task: Runnable, crash_budget: int) -> TaskFacts:
-    """Boil a task's options down."""
+def facts_of(task: Runnable, crash_budget: int, overrides: Mapping[str, float | None]) -> TaskFacts:
+    """Boil a task's options down. ``overrides``: limits of the command line, for tasks that have none."""
     options: RunnableOptions = task.runnable_options
     policy = AckPolicy(
         late=options.acks_late,
@@ -67,7 +75,9 @@ def facts_of(task: Runnable, crash_budget: int) -> TaskFacts:
         max_retries=options.max_retries,
         crash_budget=crash_budget,
     )
-    return TaskFacts(task.name, options, policy, options.acks_late, options.time_limit, options.soft_time_limit)
+    hard = options.time_limit if options.time_limit is not None else overrides.get("time_limit")
+    soft = options.soft_time_limit if options.soft_time_limit is not None else overrides.get("soft_time_limit")
+    return TaskFacts(task.name, options, policy, options.acks_late, hard, soft)
 
 
 class Claims:

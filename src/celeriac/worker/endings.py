@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac.worker")
 
+_OTHER_ENDINGS: tuple[type[telemetry.Event], ...] = (
+    telemetry.TaskFailed, telemetry.TaskRetried, telemetry.TaskRejected, telemetry.TaskIgnored,
+)  # fmt: skip
+
 
 class Endings:
     """Collects outcomes from the executor and passes them on, decided, to be settled."""
@@ -41,6 +46,13 @@ class Endings:
         self._hostname = hostname
         self._clock = clock
         self.on_room: Callable[[], None] = lambda: None
+        self._ended = asyncio.Event()
+        self.cut = 0  #: tasks that were running when the worker made them end
+
+    async def something_ended(self) -> None:
+        """Wait for the next batch of outcomes."""
+        self._ended.clear()
+        await self._ended.wait()
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -68,6 +80,7 @@ class Endings:
             finished.append(claim)
         advance_all(finished, FINISHED)
         self._settle.add_finished(finished)
+        self._ended.set()
         self._tell(outcomes)
 
     def _end(self, claim: Claim, outcome: Outcome) -> None:
@@ -123,6 +136,7 @@ class Endings:
         if lost.cause == "revoked":
             telemetry.emit(telemetry.TaskRevoked(id=claim.id, name=request.task, expired=False, terminated=True))
         elif lost.started:
+            self.cut += lost.cause == "stopped"
             telemetry.emit(telemetry.TaskLost(id=claim.id, name=request.task, detail=lost.detail, outcome=outcome))
 
     def _verdict(self, fate: Fate, reason: str) -> Verdict | None:
@@ -144,8 +158,7 @@ class Endings:
         """Who listens, hears; who doesn't, costs a look-up."""
         wanted = telemetry.wanted
         successes = wanted(telemetry.TaskSucceeded)
-        others = any(map(wanted, (telemetry.TaskFailed, telemetry.TaskRetried, telemetry.TaskRejected)))
-        if not successes and not others:
+        if not successes and not any(wanted(kind) for kind in _OTHER_ENDINGS):
             return
         held = self._claims.held
         for outcome in outcomes:

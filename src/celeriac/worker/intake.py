@@ -87,10 +87,11 @@ class Intake:
                 deliveries = await consumer.receive(credit, self._plan.receive_wait)
             except OperationalError as error:
                 session.fail(epoch, error)
-                await asyncio.sleep(0)
                 continue
             if deliveries and epoch == session.epoch and session.is_up:
                 await self._take(deliveries)
+            # a driver that never has to wait would otherwise keep the loop from collecting outcomes
+            await asyncio.sleep(0)
         self._idle.set()
 
     def _least(self) -> int:

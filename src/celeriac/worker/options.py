@@ -85,6 +85,8 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     if not options.queues:
         raise ImproperlyConfigured("the worker has no queue to consume from; name one with -Q or in task_queues")
     pool = options.pool or settings.worker_pool
+    if not isinstance(pool, str):
+        pool = f"{pool.__module__}:{pool.__qualname__}"
     concurrency = options.concurrency or _number(settings.worker_concurrency) or usable_processors()
     children, per_child = _shape(pool, concurrency, options.children or settings.worker_children)
     multiplier = options.prefetch_multiplier

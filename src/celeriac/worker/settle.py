@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.errors import (
-    BackendError, BrokerFull, CeleriacError, OperationalError, PublishRejected, ResultTooLarge, Unroutable,
+    BackendError,
+    BrokerFull,
+    OperationalError,
+    PublishRejected,
+    ResultTooLarge,
+    Unroutable,
 )  # fmt: skip
-from celeriac.rules.claim import FINISHED
 from celeriac.rules.retry import reconnect_delay
 from celeriac.transports.base import Settlement
 from celeriac.worker.endings import give_up
@@ -237,15 +241,15 @@ class Settle:
             return
         claim = (batch.finished or batch.dropped)[0]
         logger.error("task %s[%s]: its outcome can't be written: %s", claim.request.task, claim.id, error)
-        if batch.is_given_up:
-            # not even the record of that: keep the message for somebody to look at
-            claim.record = None
-        give_up(claim, error, self._plan.hostname, self._clock)
-        again = _Batch(batch.finished, batch.dropped, is_given_up=True)
-        if batch.is_given_up and claim.record is None and claim.verdict is None:
-            self._finish(again, ())
+        if batch.surrender == 2:
+            # the broker does not even take that: the message comes back when its lease ends
+            claim.receipt = None
+            self._finish(batch, ())
             return
-        await self._write(again)
+        give_up(claim, error, self._plan.hostname, self._clock)
+        if batch.surrender == 1:
+            claim.record = None
+        await self._write(_Batch(batch.finished, batch.dropped, batch.surrender + 1))
 
     def close(self) -> None:
         """Blocking; on the lane."""
@@ -256,15 +260,16 @@ class Settle:
 class _Batch:
     """What is written together, and how far that is."""
 
-    __slots__ = ("delay", "dropped", "finished", "is_at_consumer", "is_given_up", "is_published", "is_stored")
+    __slots__ = ("delay", "dropped", "finished", "is_at_consumer", "is_published", "is_stored", "surrender")
 
-    def __init__(self, finished: list[Claim], dropped: list[Claim], is_given_up: bool = False) -> None:
+    def __init__(self, finished: list[Claim], dropped: list[Claim], surrender: int = 0) -> None:
         self.finished = finished
         self.dropped = dropped
         self.is_stored = False
         self.is_published = False
         self.is_at_consumer = False
-        self.is_given_up = is_given_up
+        #: 0: as the task ended; 1: as a failure to write that, the message kept; 2: without any record
+        self.surrender = surrender
         self.delay = 0.0
 
     def __len__(self) -> int:
@@ -285,13 +290,12 @@ class _Batch:
         """With the receipts of this moment: an adoption may have brought newer ones."""
         settlements: list[Settlement] = []
         for claims in (self.finished, self.dropped):
-            for claim in claims:
-                if claim.receipt is not None and claim.verdict is not None:
-                    settlements.append(Settlement(claim.receipt, claim.verdict))
+            settlements += [
+                Settlement(claim.receipt, claim.verdict)
+                for claim in claims
+                if claim.receipt is not None and claim.verdict is not None
+            ]
         return settlements
 
     def apart(self) -> list[_Batch]:
         return [_Batch([claim], []) for claim in self.finished] + [_Batch([], [claim]) for claim in self.dropped]
-
-
-__all__ = ["FINISHED", "CeleriacError", "Settle"]

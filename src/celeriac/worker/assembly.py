@@ -1,0 +1,323 @@
+"""Builds a worker and runs it: read this first.
+
+    Consumer ─▶ intake ─▶ admit ─▶ claims ─▶ dispatch ─▶ Executor ─▶ endings ─▶ settle ─▶ results · follow-ups · acks
+
+One loop, one table of claims, no lock. The executor starts before any thread exists, because its nursery forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import logging
+import signal
+import sys
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from celeriac import plugins, telemetry
+from celeriac.clock import SYSTEM_CLOCK
+from celeriac.errors import ImproperlyConfigured
+from celeriac.executors.base import PoolOptions
+from celeriac.rules.admission import AdmissionPolicy
+from celeriac.wire.limits import Limits
+from celeriac.worker import logs
+from celeriac.worker.admit import Admission, Alarm
+from celeriac.worker.banner import banner
+from celeriac.worker.claims import Claims, facts_of
+from celeriac.worker.dispatch import Dispatch
+from celeriac.worker.endings import Endings
+from celeriac.worker.intake import Intake, Watchdog
+from celeriac.worker.lane import Lane
+from celeriac.worker.leases import Leases
+from celeriac.worker.options import Plan, WorkerOptions, plan
+from celeriac.worker.session import Session
+from celeriac.worker.settle import Settle
+from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
+from celeriac.worker.supervisor import Service, ServiceGaveUp, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from celeriac.clock import Clock
+    from celeriac.executors.base import Executor, Loader, Runnable
+    from celeriac.results.base import ResultStore
+    from celeriac.settings import Settings
+    from celeriac.transports.base import Transport
+
+logger = logging.getLogger("celeriac.worker")
+
+#: seconds a thread keeps the interpreter while another waits for it: driver threads of the parent only hand over
+#: batches, and the loop should not wait 5 ms for them
+_SWITCH_INTERVAL = 0.001
+
+
+def build_worker(
+    options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
+    store: ResultStore | None, clock: Clock = SYSTEM_CLOCK,
+) -> Worker:  # fmt: skip
+    """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work."""
+    numbers = plan(options, settings)
+    limits = Limits(
+        wire_bytes=settings.broker_max_message_bytes, decompressed_bytes=settings.task_max_decompressed_bytes
+    )
+    log_options = logs.LogOptions(
+        level=options.log_level,
+        file=options.log_file or settings.worker_logfile,
+        format=settings.worker_log_format,
+        task_format=settings.worker_task_log_format,
+        date_format=settings.worker_log_datefmt,
+        task_date_format=settings.worker_task_log_datefmt,
+        color=settings.worker_log_color if options.log_color is None else options.log_color,
+        hijack_root=settings.worker_hijack_root_logger,
+    )
+    shows_results = logs.level_of(options.log_level) <= logging.INFO or bool(options.task_events)
+    pool_options = PoolOptions(
+        pool=numbers.pool,
+        hostname=options.hostname,
+        children=numbers.children,
+        slots_per_child=numbers.slots_per_child,
+        max_tasks_per_child=options.max_tasks_per_child or settings.worker_max_tasks_per_child,
+        max_memory_per_child_kib=options.max_memory_per_child_kib or settings.worker_max_memory_per_child,
+        start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
+        start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
+        look_ahead=numbers.look_ahead,
+        show_results=shows_results,
+        limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
+    )
+    executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
+    parts = Parts(numbers, tasks, executor, transport, store, limits, clock)
+    show = Show(options, log_options, str(transport_url(settings)), str(store_url(settings)), settings)
+    return Worker(parts, show, Random())
+
+
+def transport_url(settings: Settings) -> str:
+    """The broker's URL, secrets masked; it is only shown."""
+    return _masked(settings.broker_url or "sqlite (embedded)")
+
+
+def store_url(settings: Settings) -> str:
+    return _masked(settings.result_backend or ("sqlite (embedded)" if not settings.broker_url else "disabled"))
+
+
+def _masked(url: object) -> str:
+    text = str(url)
+    head, at, tail = text.rpartition("@")
+    scheme, colon, rest = head.partition("://")
+    if not at or not colon:
+        return text
+    user, has_password, _ = rest.partition(":")
+    return f"{scheme}://{user}{':**' if has_password else ''}@{tail}"
+
+
+class Parts(NamedTuple):
+    """What a pipeline is made of."""
+
+    plan: Plan
+    tasks: Mapping[str, Runnable]
+    executor: Executor
+    transport: Transport
+    store: ResultStore | None
+    limits: Limits
+    clock: Clock
+
+
+class Show(NamedTuple):
+    """What is only shown, or only matters to a worker that is a process of its own."""
+
+    options: WorkerOptions
+    logs: logs.LogOptions
+    transport: str
+    results: str
+    settings: Settings
+
+
+class Pipeline:
+    """The stages of one worker, wired. Made on the loop that runs them."""
+
+    def __init__(self, parts: Parts, random: Random, overrides: Mapping[str, float | None]) -> None:
+        numbers, clock, transport, executor = parts.plan, parts.clock, parts.transport, parts.executor
+        facts = {name: facts_of(task, numbers.crash_budget, overrides) for name, task in parts.tasks.items()}
+        capabilities = transport.capabilities
+        policy = AdmissionPolicy(
+            crash_budget=numbers.crash_budget,
+            broker_keeps_delays=capabilities.delays,
+            max_delay=capabilities.max_delay,
+        )
+        self.lane = Lane("celeriac-settle")
+        self.claims = claims = Claims()
+        self.session = session = Session(transport, numbers.queues, numbers.hostname, claims, self.lane, clock, random)
+        self.settle = settle = Settle(session, claims, transport, parts.store, numbers, self.lane, clock, random)
+        self.dispatch = dispatch = Dispatch(claims, executor, session)
+        self.admission = Admission(claims, settle, facts, policy, parts.limits, numbers.hostname, clock)
+        self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
+        self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
+        self.leases = Leases(session, claims, numbers.lease, clock)
+        self.shutdown = Shutdown(self.intake, dispatch, self.endings, settle, claims, executor, numbers, clock)
+        self.endings.on_room = self.intake.wake
+        settle.on_settled = self._after_settling
+        services: list[Service] = [session, self.endings, settle, dispatch, self.intake]
+        services.append(Alarm(claims, self.admission, dispatch, clock))
+        if capabilities.leases:
+            services.append(self.leases)
+        if not capabilities.delays:
+            services.append(
+                Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
+            )
+        self.supervisor = Supervisor(services, clock, random)
+
+    def _after_settling(self) -> None:
+        self.dispatch.pump()  # a claim may have waited behind one of the same id
+        self.intake.wake()
+
+    async def close(self) -> None:
+        """The services have stopped: let go of the broker."""
+        with contextlib.suppress(Exception):
+            await self.session.close()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(5.0):
+                await self.lane.run(self.settle.close)
+        self.lane.close()
+
+
+class Worker:
+    """A worker process. :meth:`run` blocks and owns the process; :meth:`serve` runs on somebody else's loop."""
+
+    def __init__(self, parts: Parts, show: Show, random: Random) -> None:
+        self._parts = parts
+        self._show = show
+        self._random = random
+        self._is_forced = False
+        self.pipeline: Pipeline | None = None
+
+    @property
+    def hostname(self) -> str:
+        return self._parts.plan.hostname
+
+    def force(self) -> None:
+        """Stop without waiting for running tasks. From the loop's thread."""
+        self._is_forced = True
+        if self.pipeline is not None:
+            self.pipeline.shutdown.force()
+
+    async def serve(self, stop: asyncio.Event) -> int:
+        """Work until ``stop`` is set, then go through the shutdown; the exit code.
+
+        Raises ``ImproperlyConfigured`` when the worker can't start, ``ServiceGaveUp`` when it can't go on.
+        """
+        parts = self._parts
+        telemetry.emit(telemetry.WorkerStarting(hostname=self.hostname))
+        await parts.executor.start()
+        options = self._show.options
+        overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}
+        self.pipeline = pipeline = Pipeline(parts, self._random, overrides)
+        if self._is_forced:
+            pipeline.shutdown.force()
+        if options.purge:
+            await pipeline.lane.run(self._purge)
+        try:
+            await pipeline.supervisor.start()
+            await self._work(pipeline, stop)
+            code = await pipeline.shutdown.run()
+        finally:
+            await pipeline.supervisor.stop()
+            await pipeline.close()
+            await parts.executor.stop(0.0)
+        if code == 0 and not pipeline.session.first_contact.is_set():
+            code = LOST_CONTACT
+        telemetry.emit(telemetry.WorkerStopped(hostname=self.hostname, handed_back=pipeline.shutdown.handed_back))
+        return code
+
+    async def _work(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
+        failed = pipeline.supervisor.failed
+        contact = asyncio.create_task(pipeline.session.first_contact.wait())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((contact, stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            if contact.done() and not failed.done():
+                telemetry.emit(telemetry.WorkerReady(hostname=self.hostname))
+            await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+        finally:
+            contact.cancel()
+            stopped.cancel()
+
+    def _purge(self) -> None:
+        admin = self._parts.transport.admin()
+        try:
+            admin.declare(self._parts.plan.queues)
+            for queue in self._parts.plan.queues:
+                logger.warning("queue %s: %d messages removed (--purge)", queue.name, admin.purge(queue.name))
+        finally:
+            admin.close()
+
+    # ── as a process of its own ─────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> int:
+        """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread."""
+        logs.setup(self._show.logs)
+        end_of_logs = logs.listen()
+        if not self._show.options.quiet:
+            sys.stdout.write(self._banner())
+            sys.stdout.flush()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        gc.freeze()  # what is imported by now lives as long as the process
+        if hasattr(signal, "SIGUSR1"):
+            faulthandler.register(signal.SIGUSR1, all_threads=True)
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory(self._show.options.loop)) as runner:
+                return runner.run(self._serve_with_signals())
+        except ServiceGaveUp as error:
+            logger.critical("%s; the worker ends", error)
+            return LOST_CONTACT
+        except KeyboardInterrupt:  # before the signal handlers stood
+            return FORCED
+        finally:
+            end_of_logs()
+
+    async def _serve_with_signals(self) -> int:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def warm() -> None:
+            if stop.is_set():
+                self.force()
+            stop.set()
+
+        def cold() -> None:
+            self.force()
+            stop.set()
+
+        meanings: dict[str, Callable[[], None]] = {
+            "SIGTERM": cold if self._show.options.term_is_cold else warm, "SIGINT": warm, "SIGQUIT": cold,
+        }  # fmt: skip
+        for name, handler in meanings.items():
+            if hasattr(signal, name):
+                loop.add_signal_handler(getattr(signal, name), handler)
+        return await self.serve(stop)
+
+    def _banner(self) -> str:
+        from celeriac import __version__
+
+        show, settings = self._show, self._show.settings
+        return banner(
+            self._parts.plan, __version__, show.options.app_name, show.transport, show.results, self._parts.tasks,
+            settings.task_acks_late, bool(show.options.task_events), logs.level_of(show.logs.level) <= logging.INFO,
+        )  # fmt: skip
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """``auto``: uvloop where it is installed."""
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        if name == "uvloop":
+            raise ImproperlyConfigured("loop 'uvloop' needs: pip install 'celeriac[uvloop]'") from None
+        return None
+    factory: Any = uvloop.new_event_loop
+    return factory  # type: ignore[no-any-return]

@@ -1,0 +1,148 @@
+"""Leaving, as a protocol of ordered phases (semantics 3.6), so that nothing is lost and nothing runs twice.
+
+Warm: 1 ask for no more messages, the fetch in flight is given back; 2 what has not started goes back to the head of
+its queue; 3 what runs may end within the grace; 4 results, follow-ups and acknowledgements are written; 5 the
+connection is closed. Cold: running tasks are made to end and their messages go back at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from celeriac import telemetry
+from celeriac.executors.base import Lost
+from celeriac.rules.claim import RUNNING
+from celeriac.transports.base import RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celeriac.clock import Clock
+    from celeriac.executors.base import Executor, Request
+    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.endings import Endings
+    from celeriac.worker.intake import Intake
+    from celeriac.worker.options import Plan
+    from celeriac.worker.settle import Settle
+
+logger = logging.getLogger("celeriac.worker")
+
+WARM = 0  #: everything that ran has ended and is written
+FORCED = 1  #: running tasks were cut off
+LOST_CONTACT = 2  #: not everything could be written: the broker or the store did not answer
+
+#: seconds beyond the executor's own deadlines until it is given up on
+_EXECUTOR_SLACK = 10.0
+
+
+class Shutdown:
+    """Takes the pipeline down. ``force`` may be called at any time, also before :meth:`run`."""
+
+    def __init__(
+        self, intake: Intake, dispatch: Dispatch, endings: Endings, settle: Settle, claims: Claims,
+        executor: Executor, plan: Plan, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._intake = intake
+        self._dispatch = dispatch
+        self._endings = endings
+        self._settle = settle
+        self._claims = claims
+        self._executor = executor
+        self._plan = plan
+        self._clock = clock
+        self._forced = asyncio.Event()
+        self.handed_back = 0
+
+    def force(self) -> None:
+        """Cold: do not wait for running tasks (but for the soft time-out, where one is set)."""
+        self._forced.set()
+
+    async def run(self) -> int:
+        """Go through the phases; the exit code. The services must still run, they do the writing."""
+        plan = self._plan
+        how = "cold" if self._forced.is_set() else "warm"
+        telemetry.emit(telemetry.WorkerStopping(hostname=plan.hostname, how=how, grace=plan.shutdown_grace))
+        await self._intake.stop(plan.receive_wait + plan.flush_timeout / 2)
+        await self._dispatch.pause()
+        self._release(self._claims.take_unstarted())
+        was_cut = await self._end_running()
+        if not await self._settle.flushed(plan.flush_timeout):
+            logger.error(
+                "%d outcomes could not be written; their messages will be delivered again", self._settle.backlog
+            )
+            return LOST_CONTACT
+        return FORCED if was_cut else WARM
+
+    def _release(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            claim.verdict = RELEASE
+        self.handed_back += len(claims)
+        self._settle.add_released(claims)
+
+    async def _end_running(self) -> bool:
+        """Let them end, or make them; whether any had to be made."""
+        plan = self._plan
+        forced = asyncio.create_task(self._forced.wait())
+        try:
+            if not self._forced.is_set():
+                stop = asyncio.create_task(self._executor.stop(plan.shutdown_grace))
+                await asyncio.wait(
+                    (stop, forced), timeout=plan.shutdown_grace + _EXECUTOR_SLACK, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not stop.done():
+                    await self._cut(stop)
+                    return True
+                self._put_back(stop.result())
+            else:
+                await self._cut(None)
+            await self._outcomes_are_in()
+            return self._endings.cut > 0
+        finally:
+            forced.cancel()
+
+    async def _cut(self, warm: asyncio.Task[Sequence[Request]] | None) -> None:
+        """End what runs at once, or after the soft time-out where one is set."""
+        plan = self._plan
+        if warm is not None:
+            telemetry.emit(telemetry.WorkerStopping(hostname=plan.hostname, how="cold", grace=plan.soft_timeout))
+        if plan.soft_timeout > 0 and self._claims.running_ids():
+            await self._nothing_runs(plan.soft_timeout)
+        for task_id in self._claims.running_ids():
+            self._executor.cancel(task_id, "soft")
+        stop = asyncio.create_task(self._executor.stop(0.0))
+        pending = {stop} if warm is None else {stop, warm}
+        done, late = await asyncio.wait(pending, timeout=_EXECUTOR_SLACK)
+        for task in done:
+            self._put_back(task.result())
+        for task in late:
+            logger.error("the pool did not stop within %g s", _EXECUTOR_SLACK)
+            task.cancel()
+        await self._outcomes_are_in()
+
+    def _put_back(self, requests: Sequence[Request]) -> None:
+        """What the executor took and did not start."""
+        held = self._claims.held
+        back = [held[request.id] for request in requests if request.id in held]
+        early = [claim for claim in back if claim.state == RUNNING and claim.receipt is None]
+        if early:
+            # acknowledged already, so there is nothing to give back: they are published anew
+            self._endings.take([Lost(claim.id, False, "not_started", "the worker stops") for claim in early])
+        self._release([self._claims.put_back(claim) for claim in back if claim.state == RUNNING])
+
+    async def _outcomes_are_in(self) -> None:
+        """The executor has stopped; its last outcomes are still to be collected."""
+        if not await self._nothing_runs(_EXECUTOR_SLACK):
+            for task_id in self._claims.running_ids():
+                logger.error("the pool never said how task %s ended; its message will be delivered again", task_id)
+
+    async def _nothing_runs(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while self._claims.running_ids():
+                    await self._endings.something_ended()
+        except TimeoutError:
+            return False
+        return True
