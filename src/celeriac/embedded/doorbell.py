@@ -1,0 +1,222 @@
+"""Wakes processes that wait for the embedded file to change.
+
+Each waiter binds a datagram socket in a private directory next to the file; who has written sends a few bytes to
+every socket there and does not wait. A ring is a hint: it may be lost or needless, so waiters look at the file at
+least once a second anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import select
+import socket
+import stat
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from celeriac.errors import SecurityWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: kinds of waiters; a ring reaches one kind
+QUEUES, RESULTS, BROADCASTS = "q", "r", "b"
+#: seconds after which a waiter looks by itself
+POLL = 1.0
+#: sun_path holds 108 bytes on Linux, 104 elsewhere
+_LONGEST_PATH_BYTES = 100
+_NAME_BYTES = 26
+#: more than this is cut: an empty ring means "anything"
+_LONGEST_RING_BYTES = 4096
+#: a listing younger than this may miss a socket of the same clock tick (coarse inode times: 4 ms at 250 Hz)
+_LISTING_GRACE_NS = 50_000_000
+_INTERRUPT = b"\0"
+
+
+class Doorbells:
+    """The bells of one file: rings them, and makes new ones. Thread-safe, fork-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._directory = directory_for(path)
+        self._listing: dict[str, list[str]] = {}
+        self._listed_at = -1
+        self._sender: socket.socket | None = None
+
+    def ring(self, kind: str, words: Iterable[str] = ()) -> None:
+        """Wake the waiters of ``kind``; ``words`` (queue names, task ids) let them tell whether it concerns them."""
+        names = self._names(kind)
+        if not names:
+            return
+        text = "\n".join(words).encode("utf-8", "surrogatepass")
+        self._send(names, text if len(text) <= _LONGEST_RING_BYTES else b"")
+
+    def bell(self, kind: str) -> Bell:
+        """A new waiter. Without a usable directory it can only sleep and poll."""
+        return Bell(self._directory, kind)
+
+    def _names(self, kind: str) -> list[str]:
+        try:
+            changed = os.stat(self._directory).st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._listed_at:
+            try:
+                found = os.listdir(self._directory)
+            except OSError:
+                return []
+            listing: dict[str, list[str]] = {}
+            for name in found:
+                listing.setdefault(name[:1], []).append(f"{self._directory}/{name}")
+            self._listing = listing
+            settled = time.time_ns() - changed > _LISTING_GRACE_NS
+            self._listed_at = changed if settled else -1
+        return self._listing.get(kind, [])
+
+    def _send(self, names: list[str], text: bytes) -> None:
+        sender = self._sender
+        if sender is None:
+            sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            sender.setblocking(False)
+        for name in names:
+            try:
+                sender.sendto(text, name)
+            except BlockingIOError:
+                pass  # its buffer is full of rings already
+            except ConnectionRefusedError:  # its owner died without removing it
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM, errno.EACCES):
+                    raise
+
+
+class Bell:
+    """One waiter's socket. One thread waits; any thread may interrupt."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self._socket: socket.socket | None = None
+        self._fallback = threading.Event()
+        self.path = directory / f"{kind}-{os.getpid():x}-{secrets.token_hex(6)}"
+        if not make_private(directory):
+            return
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(os.fspath(self.path))
+            os.chmod(self.path, 0o600)
+        except OSError:
+            listener.close()
+            return
+        self._socket = listener
+        _bells.add(self)
+
+    def fileno(self) -> int:
+        """For an event loop; -1 when there is no socket."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def drain(self) -> bytes | None:
+        """What rang since the last look, joined; None for silence, empty for "anything"."""
+        heard: list[bytes] = []
+        listener = self._socket
+        if listener is None:
+            if self._fallback.is_set():
+                self._fallback.clear()
+                return b""
+            return None
+        while True:
+            try:
+                heard.append(listener.recv(_LONGEST_RING_BYTES + 1))
+            except BlockingIOError:
+                break
+            except OSError:  # closed meanwhile
+                break
+        if not heard:
+            return None
+        return b"" if b"" in heard or _INTERRUPT in heard else b"\n".join(heard)
+
+    def wait(self, seconds: float) -> bytes | None:
+        """Sleep until somebody rings or interrupts, at most ``seconds``. As :meth:`drain`."""
+        listener = self._socket
+        if listener is None:
+            self._fallback.wait(max(0.0, seconds))
+            return self.drain()
+        poller = select.poll()
+        try:
+            poller.register(listener, select.POLLIN)
+            poller.poll(max(0.0, seconds) * 1000)
+        except (OSError, ValueError):  # closed meanwhile
+            return b""
+        return self.drain()
+
+    def interrupt(self) -> None:
+        """Make :meth:`wait` return soon."""
+        if self._socket is None:
+            self._fallback.set()
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(_INTERRUPT, os.fspath(self.path))
+
+    def close(self) -> None:
+        listener, self._socket = self._socket, None
+        self._fallback.set()
+        if listener is not None:
+            listener.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+    def inherited(self) -> None:
+        """In a forked child: the socket is the parent's."""
+        listener, self._socket = self._socket, None
+        if listener is not None:
+            listener.close()
+
+
+def directory_for(path: Path) -> Path:
+    """Where the bells of ``path`` hang: beside it, or under the temporary directory if its name is too long."""
+    beside = path.with_name(path.name + "-bells")
+    if len(os.fsencode(beside)) + _NAME_BYTES <= _LONGEST_PATH_BYTES:
+        return beside
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"celeriac-{os.geteuid()}-{digest}"
+
+
+def make_private(directory: Path) -> bool:
+    """Create ``directory`` for this user alone; False (and a warning if somebody else owns it) if that fails."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
+        found = os.lstat(directory)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+        warnings.warn(
+            f"{directory} is not a private directory of this user; waiters poll once a second instead of being woken. "
+            f"Remove it, or look who made it.",
+            SecurityWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+_bells: weakref.WeakSet[Bell] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for bell in list(_bells):
+        bell.inherited()
+    _bells.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,432 @@
+"""The broker's side of the embedded file: send, claim, settle, look after queues.
+
+Works on an open connection and knows no transport: values in, values out. Times are seconds outside and
+milliseconds in the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from celeriac.embedded.rows import WIDEST, Insert
+from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Release
+from celeriac.wire.envelope import Envelope, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celeriac.embedded.file import Link
+    from celeriac.transports.base import Settlement
+
+#: bodies above this are read one by one instead of being copied together
+_LARGE_BODY_BYTES = 64 << 10
+#: rows removed in one transaction, so that others get their turn in between
+_BITE = 2000
+
+#: (token, message id): the token is new for every claim
+Receipt = tuple[int, int]
+#: queue, rank, position, until, meta, body: as the procedure ``send`` wants them
+Row = tuple[str, int, int, int | None, bytes, bytes]
+
+
+class Meta(msgspec.Struct, array_like=True, gc=False):
+    """What ``message.meta`` holds."""
+
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    route: Route
+
+
+class Buried(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter or a quarantined message."""
+
+    id: int
+    kind: str  #: dead, quarantine
+    queue: str
+    reason: str
+    worker: str
+    buried_at: float
+    attempts: int
+    envelope: Envelope | None  #: None: its headers cannot be read
+    meta: bytes
+    body: bytes
+
+
+class Outlook(NamedTuple):
+    """What a consumer may expect."""
+
+    busy_queues: list[str]  #: those with something ready
+    next_due: int | None  #: when a delay or a lease ends, ms
+
+
+_encoder = msgspec.msgpack.Encoder()
+_metas = msgspec.msgpack.Decoder(list[Meta])
+_meta = msgspec.msgpack.Decoder(Meta)
+_index = msgspec.json.Decoder(list[tuple[int, int, int, int, int, int, int]])
+_spec = msgspec.msgpack.Decoder(QueueSpec)
+
+_SEND = Insert("sending", "queue, rank, position, until, meta, body")
+_RETURN = Insert("returning_held", "token, id, until, counted")
+_BURY = Insert("burying", "token, id, kind, reason, worker, now, expires_at")
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
+
+
+def milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def encode_meta(envelope: Envelope, route: Route) -> bytes:
+    """Raises TypeError or ValueError for headers that are not plain data."""
+    return _encoder.encode(Meta(envelope.headers, envelope.properties, route))
+
+
+def rank_of(envelope: Envelope) -> int:
+    """The place in the order of priorities: 0 is the default, the more urgent the smaller."""
+    priority = envelope.properties.get("priority")
+    return -priority if isinstance(priority, int) else 0
+
+
+# ── send ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def send(link: Link, rows: Sequence[Row], patience: float) -> None:
+    """Store ``rows`` in one transaction."""
+    if len(rows) <= WIDEST:
+        for sql, parameters in _SEND.statements(rows):
+            link.execute(sql, parameters, patience=patience, essential=False)
+        return
+    link.write(lambda connection: send_within(connection, rows), patience=patience, essential=False)
+
+
+def send_within(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    for sql, parameters in _SEND.statements(rows):
+        connection.execute(sql, parameters)
+
+
+# ── claim ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CLAIM = "INSERT INTO claiming (queue, token, until, room) VALUES (?, ?, ?, ?)"
+_SWEEP = "INSERT INTO sweeping (now) VALUES (?)"
+_OUTLOOK = """
+SELECT (SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM ready WHERE queue = value)),
+       min(coalesce((SELECT min(until) FROM delayed), 9e18), coalesce((SELECT min(until) FROM lease), 9e18))
+"""
+# The rows of a claim as three values, hence one step: an index, all headers, all bodies. group_concat keeps the
+# order of the scan for all three and keeps zero bytes (it appends by length); the cast only drops the text label.
+_FETCH = f"""
+SELECT '[' || group_concat('[' || h.rank || ',' || h.position || ',' || h.id || ',' || h.attempts || ',' ||
+             h.redelivered || ',' || length(m.meta) || ',' || length(m.body) || ']') || ']',
+       CAST(group_concat(m.meta, '') AS BLOB),
+       CAST(group_concat(CASE WHEN length(m.body) > {_LARGE_BODY_BYTES} THEN '' ELSE m.body END, '') AS BLOB)
+FROM held h CROSS JOIN message m ON m.id = h.id WHERE h.token = ?
+"""
+
+
+def outlook(link: Link, queues_json: str) -> Outlook:
+    """A reading look: which queues have something, and when the next thing comes due."""
+
+    def look(connection: sqlite3.Connection) -> Outlook:
+        names, due = connection.execute(_OUTLOOK, (queues_json,)).fetchone()
+        return Outlook(msgspec.json.decode(names, type=list[str]), None if due > 8e18 else int(due))
+
+    return link.read(look)
+
+
+def sweep(link: Link, now: int) -> None:
+    """Make ready what is due and what was not renewed (a bounded number at a time)."""
+    link.execute(_SWEEP, (now,))
+
+
+def claim(link: Link, queue: str, token: int, until: int, room: int) -> list[Delivery]:
+    """Hold up to ``room`` messages of ``queue`` and return them in order."""
+    if link.execute(_CLAIM, (queue, token, until, room)) == 0:
+        return []
+    return link.read(lambda connection: _fetch(connection, queue, token))
+
+
+def _fetch(connection: sqlite3.Connection, queue: str, token: int) -> list[Delivery]:
+    index, metas, bodies = connection.execute(_FETCH, (token,)).fetchone()
+    if index is None:
+        return []
+    entries = _index.decode(index)
+    found = []
+    offset = 0
+    for entry, meta in zip(entries, _read_metas(entries, metas), strict=True):
+        number, size = entry[2], entry[6]
+        if size > _LARGE_BODY_BYTES:
+            body = connection.execute("SELECT body FROM message WHERE id = ?", (number,)).fetchone()[0]
+        else:
+            body = bodies[offset : offset + size]
+            offset += size
+        found.append((entry[:3], _delivery(queue, (token, number), entry[3], entry[4], meta, body)))
+    if len(found) > 1:
+        found.sort(key=_order)
+    return [delivery for _, delivery in found]
+
+
+def _order(pair: tuple[Any, Delivery]) -> Any:
+    return pair[0]
+
+
+def _read_metas(entries: list[tuple[int, int, int, int, int, int, int]], metas: bytes) -> Sequence[Meta | str]:
+    """All headers in one call: they are glued to a msgpack array. One by one only if one of them is bad."""
+    try:
+        return _metas.decode(b"\xdd" + len(entries).to_bytes(4, "big") + metas)
+    except _UNREADABLE:
+        pass
+    found: list[Meta | str] = []
+    offset = 0
+    for entry in entries:
+        end = offset + entry[5]
+        try:
+            found.append(_meta.decode(metas[offset:end]))
+        except _UNREADABLE as error:
+            found.append(f"the stored headers cannot be read: {error}")
+        offset = end
+    return found
+
+
+def _delivery(
+    queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes
+) -> Delivery:
+    if isinstance(meta, str):
+        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered == 1, meta)
+    envelope = Envelope(body, meta.headers, meta.properties)
+    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered == 1)
+
+
+def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Receipt]:
+    """Hold on to messages until ``until``. Returns the receipts that are lost."""
+    wanted = msgspec.json.encode(receipts).decode()
+    changed = link.execute(
+        "UPDATE held SET until = ? WHERE (token, id) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        (until, wanted),
+    )
+    if changed == len(receipts):
+        return []
+    kept = link.read(
+        lambda connection: set(
+            connection.execute(
+                "SELECT h.token, h.id FROM json_each(?) e "
+                "CROSS JOIN held h ON h.token = json_extract(e.value, '$[0]') AND h.id = json_extract(e.value, '$[1]')",
+                (wanted,),
+            ).fetchall()
+        )
+    )
+    return [receipt for receipt in receipts if receipt not in kept]
+
+
+def leave(link: Link, first: int, last: int) -> None:
+    """Give back everything that is held under these tokens."""
+    link.execute("INSERT INTO leaving (first, last) VALUES (?, ?)", (first, last))
+
+
+# ── settle ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Verdicts(NamedTuple):
+    """A batch of settlements, sorted by what they do; rows as the procedures want them."""
+
+    acks: list[Receipt]
+    returns: list[tuple[int, int, int | None, int]]
+    burials: list[tuple[int, int, str, str, str, int, int | None]]
+
+
+def sort_verdicts(batch: Iterable[Settlement], now: int, buried_until: int | None) -> Verdicts:
+    sorted_batch = Verdicts([], [], [])
+    for settlement in batch:
+        token, number = settlement.receipt
+        match settlement.verdict:
+            case Ack():
+                sorted_batch.acks.append((token, number))
+            case Release(count_attempt=counted):
+                sorted_batch.returns.append((token, number, None, int(counted)))
+            case Park(until=until, count_attempt=counted):
+                sorted_batch.returns.append((token, number, milliseconds(until), int(counted)))
+            case Bury(reason=reason, quarantine=quarantine, worker=worker):
+                kind = "quarantine" if quarantine else "dead"
+                sorted_batch.burials.append((token, number, kind, reason, worker, now, buried_until))
+    return sorted_batch
+
+
+def give_back_within(connection: sqlite3.Connection, verdicts: Verdicts) -> None:
+    for sql, parameters in _RETURN.statements(verdicts.returns):
+        connection.execute(sql, parameters)
+    for sql, parameters in _BURY.statements(verdicts.burials):
+        connection.execute(sql, parameters)
+
+
+def take_lost(connection: sqlite3.Connection) -> list[Receipt]:
+    """The receipts that the last settlement found no longer held."""
+    found = connection.execute("SELECT token, id FROM lost").fetchall()
+    connection.execute("DELETE FROM lost")
+    return found
+
+
+# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def declare(link: Link, specs: Sequence[QueueSpec]) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        for spec in specs:
+            connection.execute(
+                "INSERT INTO queue (name, spec) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
+                (spec.name, _encoder.encode(spec)),
+            )
+            if spec.exchange:
+                connection.execute(
+                    "INSERT OR REPLACE INTO binding (exchange, queue, routing_key, exchange_type) VALUES (?, ?, ?, ?)",
+                    (spec.exchange, spec.name, spec.routing_key, spec.exchange_type),
+                )
+
+    link.write(work, essential=False)
+
+
+def bindings(link: Link, exchange: str) -> list[tuple[str, str, str]]:
+    """``(exchange type, routing key, queue)`` of what is bound to ``exchange``."""
+    return link.read(
+        lambda connection: connection.execute(
+            "SELECT exchange_type, routing_key, queue FROM binding WHERE exchange = ?", (exchange,)
+        ).fetchall()
+    )
+
+
+def names(link: Link) -> list[str]:
+    """Queues that are declared or hold something."""
+    found = link.read(
+        lambda connection: connection.execute(
+            # distinct names by skipping from one to the next: the table may hold millions of rows of one queue
+            "WITH RECURSIVE step (name) AS (SELECT min(queue) FROM ready UNION ALL "
+            "SELECT (SELECT min(queue) FROM ready WHERE queue > step.name) FROM step WHERE step.name IS NOT NULL) "
+            "SELECT name FROM step WHERE name IS NOT NULL UNION SELECT name FROM queue "
+            "UNION SELECT DISTINCT queue FROM delayed UNION SELECT DISTINCT queue FROM held ORDER BY 1"
+        ).fetchall()
+    )
+    return [name for (name,) in found]
+
+
+def depth(link: Link, queue: str) -> int:
+    count: int = link.read(
+        lambda connection: connection.execute(
+            "SELECT (SELECT count(*) FROM ready WHERE queue = ?1) + (SELECT count(*) FROM delayed WHERE queue = ?1)",
+            (queue,),
+        ).fetchone()[0]
+    )
+    return count
+
+
+def purge(link: Link, queue: str) -> int:
+    """Remove everything that waits in ``queue``, in bites."""
+    removed = 0
+    for table, key in (("ready", "queue, rank, position, id"), ("delayed", "until, id")):
+
+        def bite(connection: sqlite3.Connection, table: str = table, key: str = key) -> int:
+            rows = connection.execute(f"SELECT id, {key} FROM {table} WHERE queue = ? LIMIT {_BITE}", (queue,))
+            found = rows.fetchall()
+            marks = ",".join("?" * (key.count(",") + 1))
+            for number, *place in found:
+                connection.execute(f"DELETE FROM {table} WHERE ({key}) = ({marks})", place)
+                connection.execute("DELETE FROM message WHERE id = ?", (number,))
+            return len(found)
+
+        while count := link.write(bite):
+            removed += count
+    return removed
+
+
+def delete(link: Link, queue: str) -> None:
+    purge(link, queue)
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM binding WHERE queue = ?", (queue,))
+        connection.execute("DELETE FROM queue WHERE name = ?", (queue,))
+
+    link.write(work)
+
+
+# ── the buried ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def buried(link: Link, kind: str | None, limit: int) -> list[Buried]:
+    """The newest dead letters and quarantined messages (``kind``: dead, quarantine; None: both)."""
+    rows = link.read(
+        lambda connection: connection.execute(
+            "SELECT id, kind, queue, reason, worker, buried_at, attempts, meta, body FROM buried "
+            "WHERE ?1 IS NULL OR kind = ?1 ORDER BY id DESC LIMIT ?2",
+            (kind, limit),
+        ).fetchall()
+    )
+    return [
+        Buried(
+            id=number, kind=kind_, queue=queue, reason=reason, worker=worker, buried_at=at / 1000, attempts=attempts,
+            envelope=_envelope(meta, body), meta=meta, body=body,
+        )
+        for number, kind_, queue, reason, worker, at, attempts, meta, body in rows
+    ]  # fmt: skip
+
+
+def _envelope(meta: bytes, body: bytes) -> Envelope | None:
+    try:
+        read = _meta.decode(meta)
+    except _UNREADABLE:
+        return None
+    return Envelope(body, read.headers, read.properties)
+
+
+def replay(link: Link, ids: Sequence[int], now: int) -> list[str]:
+    """Put buried messages back into their queues with a fresh count of attempts; the queues that got one."""
+
+    def work(connection: sqlite3.Connection) -> list[str]:
+        queues = []
+        for number in ids:
+            row = connection.execute("SELECT queue, rank, meta, body FROM buried WHERE id = ?", (number,)).fetchone()
+            if row is not None:
+                queue, rank, meta, body = row
+                send_within(connection, [(queue, rank, now, None, meta, body)])
+                connection.execute("DELETE FROM buried WHERE id = ?", (number,))
+                queues.append(queue)
+        return queues
+
+    return link.write(work, essential=False)
+
+
+# ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+#: what subscribers may miss: more than this many messages, or older than this many milliseconds
+_REMEMBERED, _REMEMBERED_MS = 10_000, 60_000
+
+
+def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        for envelope in envelopes:
+            connection.execute("INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)", (topic, now, envelope))
+        newest = connection.execute("SELECT max(id) FROM broadcast").fetchone()[0]
+        connection.execute("DELETE FROM broadcast WHERE id <= ?", (newest - _REMEMBERED,))
+        connection.execute(
+            "DELETE FROM broadcast WHERE id IN (SELECT id FROM broadcast ORDER BY id LIMIT 100) AND sent_at < ?",
+            (now - _REMEMBERED_MS,),
+        )
+
+    link.write(work, essential=False)
+
+
+def last_cast(link: Link) -> int:
+    number: int = link.read(
+        # the sequence, since the table itself may have been trimmed empty
+        lambda connection: connection.execute(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'broadcast'), 0)"
+        ).fetchone()[0]
+    )
+    return number
+
+
+def casts_since(link: Link, number: int) -> list[tuple[int, str, bytes]]:
+    return link.read(
+        lambda connection: connection.execute(
+            "SELECT id, topic, envelope FROM broadcast WHERE id > ? ORDER BY id LIMIT 1000", (number,)
+        ).fetchall()
+    )
