@@ -12,6 +12,7 @@ import click
 import celeriac
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.output import as_json, lines, say
+from celeriac.settings.censor import censored_url
 
 #: what of the installation matters here, when it is there
 PACKAGES = ("msgspec", "click", "rich", "uvloop", "pydantic", "zstandard", "brotli", "pyyaml", "celery", "kombu")
@@ -43,7 +44,7 @@ def report(invocation: Invocation, wants_json: bool) -> None:
     settings: dict[str, object] = {}
     if invocation.app_target or invocation.broker:
         app = invocation.app()
-        rows["broker"] = str(app.conf.table(censored=True, with_defaults=True).get("broker_url"))
+        rows["broker"] = censored_url(app.broker_url)
         settings = dict(app.conf.table(censored=True))
     if wants_json:
         say(as_json({"software": rows, "settings": settings}))

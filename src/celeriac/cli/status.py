@@ -8,6 +8,7 @@ import click
 
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.output import as_json, one_line, say, table
+from celeriac.settings.censor import censored_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,15 +43,16 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     quarantined: could not be understood.
     """
     app = invocation.app()
+    broker = censored_url(app.broker_url)
     admin = app.transport.admin()
     try:
         rows = queue_rows(admin, app.queues)
     finally:
         admin.close()
     if wants_json:
-        say(as_json({"broker": str(app.transport), "queues": rows}))
+        say(as_json({"broker": broker, "queues": rows}))
         return
-    say(f"broker: {one_line(app.transport)}")
+    say(f"broker: {one_line(broker)}")
     if not rows:
         say("There is no queue yet.")
         return

@@ -182,7 +182,7 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         queues=select_queues(
             app.queues, options["queues"], options["exclude_queues"], may_create=app.conf.task_create_missing_queues
         ),
-        app_name=app.main or "default",
+        app_name=app.name,
         pool=options["pool"],
         concurrency=options["concurrency"] or None,
         children=options["children"],
@@ -205,4 +205,5 @@ def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
     """Build the worker and run it to its end; its exit status."""
     from celeriac.worker.assembly import build_worker
 
-    return build_worker(options, app.conf.settings, app.tasks, loader, app.transport, app.store).run()
+    tasks = app.worker_registry().tasks
+    return build_worker(options, app.settings, tasks, loader, app.transport, app.store).run()

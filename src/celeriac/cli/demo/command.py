@@ -24,6 +24,7 @@ from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.options import CONCURRENCY
 from celeriac.cli.output import note, one_line, say, table
 from celeriac.clock import SYSTEM_CLOCK
+from celeriac.settings.censor import censored_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ def demo(invocation: Invocation, folder: Path | None, concurrency: int, fresh: b
     from celeriac.settings.loading import embedded_path
 
     chosen = (folder or Path(sysconfig.get_path("stdlib"))).resolve()
-    book = RunBook(embedded_path(app.main or "").parent, chosen)
+    book = RunBook(embedded_path(app.name).parent, chosen)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         run = book.open()
@@ -97,7 +98,7 @@ class Demo:
             self._say(f"Resuming: {len(run.files) - len(self._pending):,} of {len(run.files):,} files are done.")
         else:
             self._say(f"{len(run.files):,} Python files in {one_line(run.folder)}: one task each.")
-        self._say(f"queue: {one_line(self._app.transport)}")
+        self._say(f"queue: {one_line(censored_url(self._app.broker_url))}")
         try:
             sending = self._send()
             working = self._work(concurrency) if self._pending else 0.0
@@ -115,11 +116,13 @@ class Demo:
 
     def _send(self) -> float:
         """Hand the tasks that the broker doesn't have yet to it, in bulk; the seconds that took."""
+        from celeriac.cli.demo.tasks import measure
+
         began = time.monotonic()
         run = self._run
         while run.sent < len(run.files):
             batch = run.files[run.sent : run.sent + _BATCH]
-            send_bulk(self._app, [(run.task_id(file), file) for file in batch], run.queue)
+            self._app.send_many(measure.s(file).set(task_id=run.task_id(file), queue=run.queue) for file in batch)
             run.sent += len(batch)
             self._book.save(run)
         return time.monotonic() - began
@@ -200,7 +203,3 @@ class Demo:
                 f"the worker included; sending them took {sending:.2f} s"
             )
 
-
-def send_bulk(app: Celeriac, tasks: list[tuple[str, str]], queue: str) -> None:
-    """Publish one ``demo.measure`` per (task id, file) in one batch."""
-    raise NotImplementedError
