@@ -80,8 +80,13 @@ class Draft(msgspec.Struct, gc=False):
     add_to_parent: bool
 
 
-def plan_for(app: Celeriac, name: str, task: Any = None) -> Plan:
-    """The plan of a task, or of a name that has no task here."""
+def plan_for(app: Celeriac, name: str, task: Any = None, by_name: bool = False) -> Plan:
+    """The plan of a task, or of a name that need not have a task here.
+
+    ``by_name``: the caller knows the name only, so the worker's task decides about arguments and results.
+    """
+    if not by_name:
+        app.finalize(auto=True)
     settings = app.settings
     options: dict[str, Any] = {}
     check = None
@@ -90,8 +95,9 @@ def plan_for(app: Celeriac, name: str, task: Any = None) -> Plan:
         options = {
             option: value for option in EXEC_OPTIONS if (value := getattr(task, option, None)) is not None
         }  # fmt: skip
-        check = task.__header__ if task.strict_typing else None
-        ignore_result = task.runnable_options.ignore_result
+        if not by_name:
+            check = task.__header__ if task.strict_typing else None
+            ignore_result = task.runnable_options.ignore_result
     priority = options.get("priority")
     plan = Plan(
         edition=app.edition,

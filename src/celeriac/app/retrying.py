@@ -39,7 +39,7 @@ def retry(
     if max_retries is not None:
         request.override_max_retries = max_retries
     else:
-        max_retries = _limit(task, request)
+        max_retries = task.max_retries
     retries = (request.retries or 0) + 1
     if not eta and countdown is None:
         countdown = task.default_retry_delay
@@ -55,11 +55,6 @@ def retry(
         raise asked
     record(task, request, asked)
     return asked
-
-
-def _limit(task: Task[Any, Any], request: Context) -> int | None:
-    override = request.override_max_retries
-    return task.max_retries if override is None else override
 
 
 def record(task: Task[Any, Any], request: Context, asked: Retry) -> None:

@@ -269,7 +269,7 @@ class Task(Generic[P, R]):
             task_id = new_id()
             batch.append(Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route))
             results.append(AsyncResult(task_id, None, name, app))
-        app.declare_queue(plan.queue)
+        app.declare_queue(plan.queue, route.exchange)
         app.sender.send_bulk(batch, plan.policy)
         return results
 
@@ -305,11 +305,11 @@ class Task(Generic[P, R]):
         if not given and top is None and plan.template is not None and plan.route is not None:
             task_id = new_id()
             call = TaskCall(id=task_id, args=args, kwargs=kwargs, **plan.template)
-            app.declare_queue(plan.queue)
+            app.declare_queue(plan.queue, plan.route.exchange)
             return Outgoing(encode_task(call, SYSTEM_CLOCK.time()), plan.route), task_id, plan.policy, None
         parent = None if top is None else calls.running_request()
         draft = calls.draft_of(app, plan, args, kwargs, given, parent)
-        app.declare_queue(draft.queue)
+        app.declare_queue(draft.queue, draft.route.exchange)
         outgoing = app.sender.prepare(draft.call, draft.route)
         return outgoing, draft.call.id, draft.policy, parent if draft.add_to_parent else None
 

@@ -20,7 +20,7 @@ from celeriac.wire.task_message import TaskCall, encode_task, timestamp_of
 
 if TYPE_CHECKING:
     from celeriac.clock import Clock
-    from celeriac.transports.base import Publisher, Transport
+    from celeriac.transports.base import Publisher, QueueSpec, Transport
 
 #: messages per publish: one transaction each on an SQL broker, small enough to stay within a deadline
 BULK = 1000
@@ -54,6 +54,7 @@ class Sender:
         self._lock = threading.Lock()
         self._publisher: Publisher | None = None
         self._owner = 0  # pid of the process that made the publisher
+        self._declared: set[str] = set()
 
     def prepare(self, call: TaskCall, route: Route) -> Outgoing:
         """The message of a call: encoded, addressed and timed, not yet sent."""
@@ -96,6 +97,12 @@ class Sender:
         for start in range(0, len(batch), size):
             self.send(batch[start : start + size], policy)
 
+    def declare(self, queue: QueueSpec) -> None:
+        """Make sure that a queue and its binding exist; asks the broker once per queue and process."""
+        if queue.name not in self._declared:
+            self._transport().admin().declare([queue])
+            self._declared.add(queue.name)
+
     def _connected(self) -> Publisher:
         publisher = self._publisher
         if publisher is None or self._owner != os.getpid():
@@ -116,5 +123,6 @@ class Sender:
     def close(self) -> None:
         """Close the connection; the next send opens another."""
         publisher, self._publisher = self._publisher, None
+        self._declared.clear()
         if publisher is not None and self._owner == os.getpid():
             publisher.close()
