@@ -16,10 +16,11 @@ from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.options import COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
 from celeriac.cli.output import note
 from celeriac.cli.pidfile import held
+from celeriac.errors import QueueNotFound
 from celeriac.ids import node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from celeriac.app.celery import Celeriac
     from celeriac.executors.base import Loader, Registry
@@ -35,27 +36,22 @@ def expand_path(template: str, node: str) -> str:
 
 
 def select_queues(
-    known: Mapping[str, QueueSpec], only: Sequence[str] | None, excluded: Sequence[str] | None, *, may_create: bool
+    known: Iterable[str],
+    only: Sequence[str] | None,
+    excluded: Sequence[str] | None,
+    find: Callable[[str], QueueSpec],
 ) -> tuple[QueueSpec, ...]:
-    """The queues a worker reads: those named with -Q, else all configured ones, less those of -X."""
-    from celeriac.transports.base import QueueSpec
+    """The queues a worker reads: those named with -Q, else all configured ones, less those of -X.
 
-    chosen: list[QueueSpec] = []
-    for name in dict.fromkeys(only or known):
-        if name in set(excluded or ()):
-            continue
-        if name in known:
-            chosen.append(known[name])
-        elif may_create:
-            chosen.append(QueueSpec(name=name, exchange=name, routing_key=name))
-        else:
-            raise Failure(
-                f"The queue {name!r} is not in task_queues, and task_create_missing_queues is off. "
-                f"Configured: {', '.join(known) or 'none'}."
-            )
-    if not chosen:
+    ``find`` declares or makes up a queue, or raises ``QueueNotFound`` where none may be made up.
+    """
+    names = [name for name in dict.fromkeys(only or known) if name not in set(excluded or ())]
+    if not names:
         raise Failure("No queue is left to read from.")
-    return tuple(chosen)
+    try:
+        return tuple(find(name) for name in names)
+    except QueueNotFound as error:
+        raise Failure(f"-Q: {error}") from error
 
 
 @click.command(context_settings={"allow_interspersed_args": True})
@@ -179,9 +175,7 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
     log_file = options["logfile"]
     return WorkerOptions(
         hostname=node,
-        queues=select_queues(
-            app.queues, options["queues"], options["exclude_queues"], may_create=app.conf.task_create_missing_queues
-        ),
+        queues=select_queues(app.queues, options["queues"], options["exclude_queues"], app.router.queue),
         app_name=app.name,
         pool=options["pool"],
         concurrency=options["concurrency"] or None,

@@ -12,13 +12,16 @@ import pytest
 from celeriac.cli.failures import EX_CANTCREAT, Failure
 from celeriac.cli.pidfile import held
 from celeriac.cli.worker import expand_path, select_queues
+from celeriac.plugins import resolve
+from celeriac.rules.routing import MissingQueues, Router
 from celeriac.transports.base import QueueSpec
 
 KNOWN = {name: QueueSpec(name=name) for name in ("mail", "reports")}
 
 
-def names(only: list[str] | None, excluded: list[str] | None, may_create: bool = True) -> list[str]:
-    return [queue.name for queue in select_queues(KNOWN, only, excluded, may_create=may_create)]
+def names(only: list[str] | None, excluded: list[str] | None, *, create: bool = True) -> list[str]:
+    router = Router(KNOWN, None, "mail", MissingQueues(create=create), resolve)
+    return [queue.name for queue in select_queues(KNOWN, only, excluded, router.queue)]
 
 
 def test_queues_are_the_configured_the_named_less_the_excluded():
@@ -28,14 +31,9 @@ def test_queues_are_the_configured_the_named_less_the_excluded():
     assert names(["new", "mail", "new"], None) == ["new", "mail"]
 
 
-def test_a_created_queue_is_bound_under_its_own_name():
-    (queue,) = select_queues(KNOWN, ["new"], None, may_create=True)
-    assert (queue.exchange, queue.routing_key) == ("new", "new")
-
-
 def test_an_unknown_queue_is_refused_when_none_may_be_created():
-    with pytest.raises(Failure, match="'new' is not in task_queues"):
-        names(["new"], None, may_create=False)
+    with pytest.raises(Failure, match=r"-Q: .*new"):
+        names(["new"], None, create=False)
 
 
 def test_no_queue_left_is_refused():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celeriac.app.celery import Celeriac
+    from celeriac.results.base import ResultStore
 
 #: messages per publish; what a crash between two of them could at most send twice
 _BATCH = 500
@@ -74,14 +75,17 @@ def demo(invocation: Invocation, folder: Path | None, concurrency: int, fresh: b
         if not run.files:
             book.finish()
             fail(f"There is no Python file in {chosen}.")
-        Demo(app, book, run, invocation).play(concurrency or None, resumed=resumed)
+        if app.store is None:
+            fail("The demo needs a place for results: say --result-backend URL.")
+        Demo(app, app.store, book, run, invocation).play(concurrency or None, resumed=resumed)
 
 
 class Demo:
     """One run from sending to summary."""
 
-    def __init__(self, app: Celeriac, book: RunBook, run: DemoRun, invocation: Invocation) -> None:
+    def __init__(self, app: Celeriac, store: ResultStore, book: RunBook, run: DemoRun, invocation: Invocation) -> None:
         self._app = app
+        self._store = store
         self._book = book
         self._run = run
         self._invocation = invocation
@@ -165,7 +169,7 @@ class Demo:
         ids = iter(list(self._pending))
         while window := list(islice(ids, _WINDOW)):
             before = came
-            for task_id, record in self._app.store.read(window).items():
+            for task_id, record in self._store.read(window).items():
                 meta: dict[str, Any] = dict(decode_record(record))
                 if meta["status"] in READY_STATES:
                     self._summary.add(self._pending.pop(task_id), meta)
@@ -202,4 +206,3 @@ class Demo:
                 f"{self._finished:,} tasks in {working:.1f} s: {self._finished / working:,.0f} tasks/s, the start of "
                 f"the worker included; sending them took {sending:.2f} s"
             )
-
