@@ -23,22 +23,24 @@ find_python() {
 
 # Debian splits venv from python3; only there, and only with the rights to, we install the missing half.
 install_venv_module() {
-  local as_root=()
-  command -v apt-get >/dev/null || die "this Python cannot make virtual environments (the venv module is missing)"
+  local chosen=$1 as_root=() package
+  package="$("$chosen" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+  command -v apt-get >/dev/null || die "$chosen cannot make virtual environments: its venv module is missing"
   if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || die "Python's venv module is missing; run: sudo apt-get install python3-venv"
+    sudo -n true 2>/dev/null || die "Python's venv module is missing; run: sudo apt-get install $package"
     as_root=(sudo -n)
   fi
-  say "installing python3-venv with apt-get"
-  "${as_root[@]}" apt-get -qq update >/dev/null
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq install -y python3-venv >/dev/null
+  say "installing $package with apt-get"
+  "${as_root[@]}" apt-get -qq update >/dev/null || die "apt-get could not update its lists"
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq install -y "$package" >/dev/null 2>&1 ||
+    die "apt-get could not install $package, which $chosen needs to make virtual environments"
 }
 
 make_venv() {
   local chosen
   chosen=$(find_python)
   say "making $venv with $("$chosen" --version)"
-  "$chosen" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module
+  "$chosen" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module "$chosen"
   rm -rf "$venv"
   "$chosen" -m venv "$venv" || die "could not make $venv"
 }
