@@ -13,7 +13,7 @@ from typing import Any
 
 import kombu.utils.json
 from celery import Celery
-from celery.worker.request import Request, create_request_cls
+from celery.worker.request import Request
 from celery.worker.strategy import proto1_to_proto2
 from kombu.serialization import loads
 from kombu.transport.virtual.base import Message
@@ -32,14 +32,12 @@ def read_message(channel: Any, data: bytes) -> dict[str, Any]:
     message: Any = Message(payload=kombu.utils.json.loads(data), channel=channel, accept=set(content_types()))
     payload = message.decode()
     if "task" in message.headers:
-        request = Request(message, app=app, task=app.tasks[message.headers["task"]])
+        request = Request(message, app=app)
         args, kwargs, embed = payload
     else:
         body, headers, decoded, utc = proto1_to_proto2(message, payload)
         args, kwargs, embed = body
-        request = create_request_cls(Request, app.tasks[headers["task"]], None, "host", None, app=app)(
-            message, app=app, task=app.tasks[headers["task"]], body=body, headers=headers, decoded=decoded, utc=utc
-        )
+        request = Request(message, app=app, body=body, headers=headers, decoded=decoded, utc=utc)
     context = request.request_dict
     return {
         "args": repr(list(args)),

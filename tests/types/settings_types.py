@@ -22,7 +22,7 @@ def reading(settings: Settings) -> None:
     assert_type(settings.beat_schedule, Mapping[str, Any])
     assert_type(settings.redis_host, str | None)
     assert_type(settings.security_key_password, bytes | None)
-    settings.task_ack_late  # type: ignore[attr-defined]  # pyright: ignore
+    print(settings.task_ack_late)  # type: ignore[attr-defined]  # pyright: ignore
 
 
 def building() -> None:
@@ -55,4 +55,12 @@ def configuration() -> None:
     assert_type(conf, Configuration)
     assert_type(conf.settings, Settings)
     assert_type(conf.settings.task_acks_late, bool)
+    assert_type(conf.task_acks_late, bool)
+    assert_type(conf.result_expires, float | timedelta | None)
+    assert_type(conf.broker_url, str | Sequence[str] | None)
+    assert_type(conf.worker_concurrency, int | Literal["auto"] | None)
+    assert_type(conf.MY_OWN, Any)
+    conf.task_time_limit = timedelta(minutes=1)
+    conf.MY_OWN = 1
+    conf.task_acks_late = "no"  # type: ignore[assignment]  # pyright: ignore
     assert_type(zone(conf.settings), tzinfo)

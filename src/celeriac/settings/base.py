@@ -67,7 +67,9 @@ class Declaration:
             raise ImproperlyConfigured(self.complaint(value)) from None
 
     def complaint(self, value: Any, source: str = "") -> str:
-        shown = "a hidden value" if self.secret else _short(value)
+        from celeriac.settings.censor import censored
+
+        shown = "a hidden value" if self.secret else _short(censored({self.name: value}, {self.name: self})[self.name])
         origin = f" (from {source})" if source else ""
         return f"{self.name} must be {self.type_text}, not {shown} of type {type(value).__name__}{origin}"
 

@@ -12,6 +12,7 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.settings import Settings
 from celeriac.settings.base import suggestion
 from celeriac.settings.check import Finding
+from celeriac.settings.values import is_list, is_mapping
 
 Findings = Iterator[Finding]
 
@@ -217,8 +218,8 @@ def _visibility_timeout(settings: Settings) -> Findings:
 
 def _schedule_options(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for entry, fields in settings.beat_schedule.items():
-        options = fields.get("options") if isinstance(fields, Mapping) else None
-        if isinstance(options, Mapping):
+        options = fields.get("options") if is_mapping(fields) else None
+        if is_mapping(options):
             yield entry, options
 
 
@@ -298,8 +299,8 @@ def queues(settings: Settings) -> Findings:
             "task_create_missing_queues is off, so tasks without a route cannot be sent.",
         )  # fmt: skip
     routes = settings.task_routes
-    for pattern, route in routes.items() if isinstance(routes, Mapping) else ():
-        queue = route.get("queue") if isinstance(route, Mapping) else route
+    for pattern, route in routes.items() if is_mapping(routes) else ():
+        queue = route.get("queue") if is_mapping(route) else route
         if isinstance(queue, str) and queue not in names:
             yield Finding(
                 "error", "task_routes", f"{pattern!r} goes to {queue!r}, which task_queues does not have, and "
@@ -308,9 +309,9 @@ def queues(settings: Settings) -> Findings:
 
 
 def _queue_names(queues: Any) -> frozenset[str]:
-    if isinstance(queues, Mapping):
+    if is_mapping(queues):
         return frozenset(str(name) for name in queues)
-    if isinstance(queues, Sequence) and not isinstance(queues, str):
+    if is_list(queues):
         return frozenset(str(getattr(queue, "name", queue)) for queue in queues)
     return frozenset()
 
@@ -318,7 +319,7 @@ def _queue_names(queues: Any) -> frozenset[str]:
 def schedule(settings: Settings) -> Findings:
     """Entries of the periodic schedule that beat cannot use."""
     for entry, fields in settings.beat_schedule.items():
-        if not isinstance(fields, Mapping):
+        if not is_mapping(fields):
             continue  # an entry object made by a scheduler of the user's
         for needed in ("task", "schedule"):
             if needed not in fields:

@@ -8,7 +8,7 @@ defaults. This package alone reads the environment.
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celeriac.errors import CeleryWarning, ImproperlyConfigured
 from celeriac.settings import Settings
@@ -18,6 +18,11 @@ from celeriac.settings.overrides import parse_overrides
 from celeriac.settings.places import embedded_path, local_zone, state_home, zone
 from celeriac.settings.sources import DECLARATIONS, MISSING, NAME_OF_OLD, Source, open_source
 from celeriac.settings.values import Mismatch, coerce
+
+if TYPE_CHECKING:
+    from celeriac.settings.attributes import ConfigurationAttributes
+else:
+    ConfigurationAttributes = object  # attributes are looked up by name; their types are for the reader alone
 
 #: setting → environment variables that win over every file; the first one that is set and not empty counts
 ENVIRONMENT: Mapping[str, tuple[str, str]] = {
@@ -46,6 +51,7 @@ class Explanation(NamedTuple):
 
     name: str
     value: Any
+    shown: Any  #: the value with secrets masked, for printing
     source: str
     default: Any
     doc: str
@@ -65,7 +71,7 @@ class _Given(NamedTuple):
     source: str
 
 
-class Configuration(MutableMapping[str, Any]):
+class Configuration(MutableMapping[str, Any], ConfigurationAttributes):
     """The configuration of one app. Sources are opened on first reading; writing never opens them.
 
     Names may be new, old, or in the namespace, as keys or as attributes. Not safe to change from several threads.
@@ -192,10 +198,10 @@ class Configuration(MutableMapping[str, Any]):
         return None
 
     def _default(self, name: str) -> Any:
-        declared = DECLARATIONS[name]
-        if not isinstance(declared.default, dict):
-            return declared.default
-        return self._own_defaults.setdefault(name, dict(declared.default))  # users add to them in place
+        default = DECLARATIONS[name].default
+        if not isinstance(default, dict):
+            return default
+        return self._own_defaults.setdefault(name, {**default})  # users add to them in place
 
     def __getitem__(self, key: str) -> Any:
         name = self._name_of(key)
@@ -362,9 +368,10 @@ class Configuration(MutableMapping[str, Any]):
         source = _DEFAULT if given is None else given.source
         if (given is None or given.value is None) and value is not None and name in _FALL_BACK:
             source = f"{_FALL_BACK[name]}, since {name} is not set"
+        shown = censored({name: value}, DECLARATIONS)[name]
         if declared is None:
-            return Explanation(name, value, source, None, "A key of your own; celeriac does not read it.", None)
-        return Explanation(name, value, source, declared.default, declared.doc, declared.was)
+            return Explanation(name, value, shown, source, None, "A key of your own; celeriac does not read it.", None)
+        return Explanation(name, value, shown, source, declared.default, declared.doc, declared.was)
 
     def without_defaults(self) -> dict[str, Any]:
         """What was set, by whatever means."""

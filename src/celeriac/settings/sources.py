@@ -11,6 +11,7 @@ from typing import Any, Final
 from celeriac.errors import ImproperlyConfigured
 from celeriac.settings import Settings
 from celeriac.settings.base import SettingsGroup
+from celeriac.settings.values import is_mapping
 
 DECLARATIONS = Settings.declarations
 
@@ -26,8 +27,8 @@ class Source:
     def __init__(self, given: Any, label: str, namespace: str | None = None) -> None:
         self.label = label
         self.namespace = namespace
-        self._mapping: Mapping[str, Any] | None = given if isinstance(given, Mapping) else None
         self._object = given
+        self._mapping: Mapping[str, Any] | None = given if is_mapping(given) else None
         self._prefix = f"{namespace}_" if namespace else ""
 
     def read(self, key: str) -> Any:

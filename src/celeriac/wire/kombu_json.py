@@ -29,6 +29,9 @@ class _Wire(msgspec.Struct, gc=False):
     redelivered: bool = False
 
 
+#: levels of nesting that headers and properties may have
+_ROOM = DEFAULT_LIMITS.depth - 1
+
 _decode_fast = msgspec.json.Decoder(_Wire).decode
 
 
@@ -37,10 +40,11 @@ def encode_envelope(envelope: Envelope, route: Route, delivery_tag: str | None =
     properties = dict(envelope.properties)
     content_type = properties.pop("content_type", None)
     content_encoding = properties.pop("content_encoding", None)
-    properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
     properties.setdefault("priority", 0)
     properties["body_encoding"] = "base64"
     properties["delivery_tag"] = delivery_tag or task_id()
+    plain = json_types.is_plain(envelope.headers, _ROOM) and json_types.is_plain(properties, _ROOM)
+    properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
     return json_types.encode(
         {
             "body": binascii.b2a_base64(envelope.body, newline=False).decode("ascii"),
@@ -48,7 +52,8 @@ def encode_envelope(envelope: Envelope, route: Route, delivery_tag: str | None =
             "content-type": content_type,
             "headers": envelope.headers,
             "properties": properties,
-        }
+        },
+        plain,
     )
 
 

@@ -14,7 +14,7 @@ from celeriac.settings.stores import RedisSettings
 from celeriac.settings.values import coerce
 
 CELERY: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "celery_settings.json").read_text())
-UNDECLARED_IN_CELERY = {
+UNDECLARED_IN_CELERY: dict[str, Any] = {
     **{
         f"{command}_{option}": None
         for command in ("worker", "beat", "events")
@@ -134,6 +134,11 @@ def test_what_loses_nothing_is_converted(name: str, value: Any, becomes: Any) ->
         ("imports", 3, "imports must be list of str, not 3 of type int"),
         ("beat_schedule", [], "beat_schedule must be dict, not [] of type list"),
         ("broker_url", [], "broker_url must be URL or None, not [] of type list"),
+        (
+            "broker_url",
+            ["a://u:secret@h", 3],
+            "broker_url must be URL or None, not ['a://u:********@h', 3] of type list",
+        ),
         ("broker_password", 12345, "broker_password must be str or None, not a hidden value of type int"),
     ],
 )

@@ -69,8 +69,11 @@ class TestWriting:
         local = type("Local", (Exception,), {})("x")
         assert exception_to_wire(local, "pickle")["exc_type"] == "Local"
         assert exception_to_wire(Picky(1, "x"), "pickle")["exc_message"] == ["1: x"]
-        # Celery has no celeriac to unpickle this from
-        assert exception_to_wire(errors.Ignore(), "pickle")["exc_module"] == "celery.exceptions"
+
+    @pytest.mark.parametrize("error", [errors.Ignore(), errors.PoisonTask("x"), errors.WorkerLostError("x")])
+    def test_our_own_classes_are_never_pickled(self, error: Exception) -> None:
+        """A reader that has Celery alone could not import them."""
+        assert exception_to_wire(error, "pickle") == exception_to_wire(error, "json")
 
     def test_an_exception_that_cannot_be_shown_is_still_written(self) -> None:
         class Mute(Exception):
