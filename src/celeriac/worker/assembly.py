@@ -222,9 +222,10 @@ class Worker:
             await self._work(pipeline, stop)
             code = await pipeline.shutdown.run()
         finally:
+            # nothing may run here any more when the broker gives the messages to somebody else
+            await parts.executor.stop(0.0)
             await pipeline.supervisor.stop()
             await pipeline.close()
-            await parts.executor.stop(0.0)
         if code == 0 and not pipeline.session.first_contact.is_set():
             code = LOST_CONTACT
         telemetry.emit(telemetry.WorkerStopped(hostname=self.hostname, handed_back=pipeline.shutdown.handed_back))
