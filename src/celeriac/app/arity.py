@@ -66,7 +66,8 @@ class Arity:
         most = len(self.positional)
         takes = f"{most}" if self.required == most else f"from {self.required} to {most}"
         plural = "" if most == 1 else "s"
-        return f"{self.name}() takes {takes} positional argument{plural} but {given} {'was' if given == 1 else 'were'} given"
+        were = "was" if given == 1 else "were"
+        return f"{self.name}() takes {takes} positional argument{plural} but {given} {were} given"
 
     def takes_more_than_one(self) -> bool:
         """Whether it can be called with at least two positional arguments (a new-style error callback)."""

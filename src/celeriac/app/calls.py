@@ -135,9 +135,8 @@ def _complete(plan: Plan, app: Celeriac) -> None:
     plan.route, plan.queue, plan.policy = draft.route, draft.queue, draft.policy
 
 
-_DEFAULTS = {
-    field: getattr(TaskCall(task="", id=""), field) for field in TaskCall.__struct_fields__ if field not in ("task", "id")
-}
+_BARE_CALL = TaskCall(task="", id="")
+_DEFAULTS = {field: getattr(_BARE_CALL, field) for field in TaskCall.__struct_fields__ if field not in ("task", "id")}
 
 
 def draft_of(
@@ -229,9 +228,7 @@ def _task_id(task_id: Any, name: str) -> str:
     if task_id is None:
         return new_id()
     if not is_safe_id(task_id):
-        raise ValueError(
-            f"task_id of {name} must be 1 to 255 characters of A-Za-z0-9_.:@-, not {str(task_id)[:300]!r}"
-        )
+        raise ValueError(f"task_id of {name} must be 1 to 255 characters of A-Za-z0-9_.:@-, not {str(task_id)[:300]!r}")
     return str(task_id)
 
 
@@ -331,7 +328,9 @@ def _delivery_mode(value: Any, name: str) -> int:
     try:
         return _DELIVERY_MODES[value]
     except (KeyError, TypeError):
-        raise ValueError(f"delivery_mode of {name} must be 2 or 'persistent', 1 or 'transient', not {value!r}") from None
+        raise ValueError(
+            f"delivery_mode of {name} must be 2 or 'persistent', 1 or 'transient', not {value!r}"
+        ) from None
 
 
 def _mapping(value: Any, option: str, name: str) -> dict[str, Any] | None:

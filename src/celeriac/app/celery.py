@@ -1,12 +1,13 @@
 """The app: configuration, tasks, and everything needed to send and to wait, composed on first use.
 
-The one place of the façade that composes (ARCHITECTURE, section 2.1); what a part is made of is in ``wiring.py``. Nothing
-here opens a connection, starts a thread or reads a configuration file before it is used.
+The one place of the façade that composes (ARCHITECTURE, section 2.1); what a part is made of is in ``wiring.py``.
+Nothing here opens a connection, starts a thread or reads a configuration file before it is used.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import warnings
@@ -17,12 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 from celeriac import current
 from celeriac.app import calls
 from celeriac.app.declare import (
-    Declare, DeclareBound, declare, declare_shared, importable_name, remember_app,
+    Declare,
+    DeclareBound,
+    declare,
+    declare_shared,
+    importable_name,
+    remember_app,
 )  # fmt: skip
 from celeriac.app.registry import AppRegistry, TaskRegistry
-from celeriac.app.result import AsyncResult
+from celeriac.app.result import AsyncResult as Result
 from celeriac.app.signals import AppSignal
-from celeriac.app.task import AsyncTask, Task, add_trail
+from celeriac.app.task import AsyncTask, add_trail
+from celeriac.app.task import Task as BaseTask
 from celeriac.canvas.signature import Signature, signature
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured, OperationalError
@@ -34,7 +41,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from celeriac.app.backend import Backend
-    from celeriac.app.group_result import GroupResult, ResultSet
+    from celeriac.app.group_result import GroupResult as Group
+    from celeriac.app.group_result import ResultSet as Results
     from celeriac.client.outbox import Outbox
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
@@ -54,13 +62,13 @@ _NOT_OURS = ("loader", "amqp", "events", "log", "control", "fixups")
 class Celeriac:
     """An app: its configuration and its tasks. ``main`` is the name of the module it lives in."""
 
-    task_cls: type[Task[Any, Any]] = Task
+    task_cls: type[BaseTask[Any, Any]] = BaseTask
 
     def __init__(
         self, main: str | None = None, *, broker: str | None = None, backend: str | None = None,
         include: str | Sequence[str] | None = None, set_as_current: bool = True, tasks: TaskRegistry | None = None,
         changes: Mapping[str, Any] | None = None, config_source: Any = None, config_source_silent: bool = False,
-        task_cls: type[Task[Any, Any]] | str | None = None, autofinalize: bool = True, namespace: str | None = None,
+        task_cls: type[BaseTask[Any, Any]] | str | None = None, autofinalize: bool = True, namespace: str | None = None,
         strict_typing: bool = True, **settings: Any,
     ) -> None:  # fmt: skip
         """Keywords beyond the named ones are settings: ``Celeriac("hello", task_acks_late=False)``."""
@@ -79,7 +87,6 @@ class Celeriac:
         self.on_after_configure = AppSignal("on_after_configure")
         self.on_after_finalize = AppSignal("on_after_finalize")
         self.on_after_fork = AppSignal("on_after_fork")
-        self.origin = anonymous_node()
         self._home = sys._getframe(1).f_globals.get("__name__", "__main__")
         self._task_cls = task_cls
         self._configured = False
@@ -314,29 +321,30 @@ class Celeriac:
     @overload
     def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
-    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
     @overload
     def task(self, *, bind: Literal[True], **options: Any) -> DeclareBound: ...
     @overload
     def task(self, *, bind: Literal[False] = False, **options: Any) -> Declare: ...
     @overload
-    def task(self, fun: Callable[..., R], /, **options: Any) -> Task[..., R]: ...
-    def task(self, fun: Any = None, /, **options: Any) -> Any:
+    def task(self, fun: Callable[..., Any], /, *, bind: bool = False, **options: Any) -> BaseTask[..., Any]: ...
+    def task(self, *function: Any, bind: bool = False, **options: Any) -> Any:
         """Make a task of a function: ``@app.task`` or ``@app.task(bind=True, queue="mail")``.
 
         Options are ``name``, ``base``, ``bind``, ``filter``, ``pydantic…``, ``autoretry_for`` and its kin, and every
         attribute of ``Task``; unknown ones become attributes too.
         """
-        if fun is None:
-            return functools.partial(self.task, **options)
-        if isinstance(fun, Task):
+        if not function:
+            return functools.partial(self.task, bind=bind, **options)
+        (fun,) = function
+        if isinstance(fun, BaseTask):
             raise TypeError(f"{fun.name} is a task already")
         if not callable(fun):
             raise TypeError(f"app.task takes a function, not {fun!r}; its options are keywords")
-        return declare(self, fun, options)
+        return declare(self, fun, {**options, "bind": bind})
 
     @property
-    def Task(self) -> type[Task[Any, Any]]:  # noqa: N802 - Celery's name
+    def Task(self) -> type[BaseTask[Any, Any]]:
         """The base of this app's tasks, bound to it."""
         found = self._connections.get("Task")
         if found is None:
@@ -344,17 +352,17 @@ class Celeriac:
             if isinstance(base, str):
                 from celeriac import plugins
 
-                base = cast("type[Task[Any, Any]]", plugins.resolve(base))
+                base = cast("type[BaseTask[Any, Any]]", plugins.resolve(base))
             attributes = {"_app": self, "abstract": True, "__module__": base.__module__, "__doc__": base.__doc__}
             found = self._connection("Task", lambda: type(base.__name__, (base,), attributes))
-        return cast("type[Task[Any, Any]]", found)
+        return cast("type[BaseTask[Any, Any]]", found)
 
-    def register_task(self, task: Task[Any, Any] | type[Task[Any, Any]], **options: Any) -> Task[Any, Any]:
+    def register_task(self, task: BaseTask[Any, Any] | type[BaseTask[Any, Any]], **options: Any) -> BaseTask[Any, Any]:
         """Register a task object or class of your own; without a name it gets that of its module and class."""
         from celeriac.app.retrying import add_autoretry
 
         made = task() if isinstance(task, type) else task
-        if not made.name:
+        if not getattr(made, "name", None):
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         for name, value in options.items():
             setattr(made, name, value)
@@ -364,7 +372,7 @@ class Celeriac:
         self.add_task(made)
         return made
 
-    def add_task(self, task: Task[Any, Any]) -> None:
+    def add_task(self, task: BaseTask[Any, Any]) -> None:
         """Put a task in the registry, with the name that producers know it by which run its module as a script."""
         self.registry[task.name] = task
         home = importable_name(self._home)
@@ -389,10 +397,10 @@ class Celeriac:
 
     def finalize(self, auto: bool = False) -> None:
         """Complete the registry: shared tasks and annotations. Happens by itself on first use."""
-        if self.finalized or self._finalizing:
+        if self._is_final():
             return
         with self._lock:
-            if self.finalized or self._finalizing:
+            if self._is_final():  # by another thread, meanwhile
                 return
             if auto and not self.autofinalize:
                 raise RuntimeError("the app is not finalized: call app.finalize() (autofinalize is off)")
@@ -406,7 +414,10 @@ class Celeriac:
                 self._finalizing = False
         self.on_after_finalize.send(self)
 
-    def _annotate(self, task: Task[Any, Any]) -> None:
+    def _is_final(self) -> bool:
+        return self.finalized or self._finalizing
+
+    def _annotate(self, task: BaseTask[Any, Any]) -> None:
         if self.settings.task_annotations:
             from celeriac.app.annotations import annotate
 
@@ -452,7 +463,7 @@ class Celeriac:
 
     def send_task(
         self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[Any]:
+    ) -> Result[Any]:
         """Send a task by name; it need not exist here. Options are those of ``Task.apply_async``."""
         outgoing, draft = self._prepared(name, args, kwargs, options)
         self.sender.send((outgoing,), draft.policy)
@@ -460,19 +471,19 @@ class Celeriac:
 
     async def asend_task(
         self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[Any]:
+    ) -> Result[Any]:
         """:meth:`send_task` for coroutines."""
         outgoing, draft = self._prepared(name, args, kwargs, options)
         await self.outbox.send((outgoing,), draft.policy)
         return self._sent(draft, name)
 
-    def send_many(self, signatures: Iterable[Signature[R]]) -> list[AsyncResult[R]]:
+    def send_many(self, signatures: Iterable[Signature[R]]) -> list[Result[R]]:
         """Send many calls, a thousand to a transaction; the results are in order.
 
         Raises for the first batch that the broker refuses; those before it are sent.
         """
         batch: list[Outgoing] = []
-        results: list[AsyncResult[R]] = []
+        results: list[Result[R]] = []
         for sig in signatures:
             if sig.subtask_type:
                 raise ImproperlyConfigured(f"send_many takes single tasks, not a {sig.subtask_type}")
@@ -484,7 +495,7 @@ class Celeriac:
 
     def prepare(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> tuple[Outgoing, AsyncResult[Any]]:
+    ) -> tuple[Outgoing, Result[Any]]:
         """The message of a call that somebody else will publish, and its result."""
         task = self.tasks.get(name)
         if task is not None:
@@ -492,7 +503,7 @@ class Celeriac:
         given = {option: value for option, value in options.items() if value is not None}
         draft = calls.draft_of(self, self._plan_by_name(name), args, kwargs, given, calls.running_request())
         self.declare_queue(draft.queue, draft.route.exchange)
-        return self.sender.prepare(draft.call, draft.route), AsyncResult(draft.call.id, None, name, self)
+        return self.sender.prepare(draft.call, draft.route), Result(draft.call.id, None, name, self)
 
     def _prepared(
         self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
@@ -506,8 +517,8 @@ class Celeriac:
         self.declare_queue(draft.queue, draft.route.exchange)
         return self.sender.prepare(draft.call, draft.route), draft
 
-    def _sent(self, draft: calls.Draft, name: str) -> AsyncResult[Any]:
-        result: AsyncResult[Any] = AsyncResult(draft.call.id, None, name, self)
+    def _sent(self, draft: calls.Draft, name: str) -> Result[Any]:
+        result: Result[Any] = Result(draft.call.id, None, name, self)
         parent = calls.running_request() if draft.add_to_parent else None
         if parent is not None:
             add_trail(parent, result)
@@ -535,20 +546,20 @@ class Celeriac:
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def AsyncResult(  # noqa: N802 - Celery's name
+    def AsyncResult(
         self, id: str, backend: Backend | None = None, task_name: str | None = None, parent: Any = None,  # noqa: A002
-    ) -> AsyncResult[Any]:  # fmt: skip
+    ) -> Result[Any]:  # fmt: skip
         """The result of the task with this id."""
-        return AsyncResult(id, backend, task_name, self, parent)
+        return Result(id, backend, task_name, self, parent)
 
-    def ResultSet(self, results: Iterable[AsyncResult[R]]) -> ResultSet[R]:  # noqa: N802 - Celery's name
+    def ResultSet(self, results: Iterable[Result[R]]) -> Results[R]:
         from celeriac.app.group_result import ResultSet
 
         return ResultSet(results, app=self)
 
-    def GroupResult(  # noqa: N802 - Celery's name
-        self, id: str | None = None, results: Iterable[AsyncResult[R]] | None = None, parent: Any = None,  # noqa: A002
-    ) -> GroupResult[R]:  # fmt: skip
+    def GroupResult(
+        self, id: str | None = None, results: Iterable[Result[R]] | None = None, parent: Any = None,  # noqa: A002
+    ) -> Group[R]:  # fmt: skip
         from celeriac.app.group_result import GroupResult
 
         return GroupResult(id, results, parent, app=self)
@@ -588,15 +599,20 @@ class Celeriac:
         current.set_default_app(self)
 
     @property
-    def current_task(self) -> Task[Any, Any] | None:
+    def current_task(self) -> BaseTask[Any, Any] | None:
         """The task that runs here, called as a function or by a worker."""
         top = current.running()
-        return None if top is None else cast("Task[Any, Any]", top.task)
+        return None if top is None else cast("BaseTask[Any, Any]", top.task)
 
     @property
-    def current_worker_task(self) -> Task[Any, Any] | None:
+    def current_worker_task(self) -> BaseTask[Any, Any] | None:
         """The task that a worker runs here."""
         return None if calls.running_request() is None else self.current_task
+
+    @property
+    def origin(self) -> str:
+        """How this process signs what it sends."""
+        return cast("str", self._part(f"origin {os.getpid()}", lambda settings: anonymous_node()))
 
     @functools.cached_property
     def oid(self) -> str:
@@ -605,7 +621,7 @@ class Celeriac:
 
     # ── shells ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def Worker(self, **options: Any) -> Any:  # noqa: N802 - Celery's name
+    def Worker(self, **options: Any) -> Any:
         """A worker in this process; ``.run()`` blocks until it ends. Options as on the command line."""
         # the façade may know the engine here: Celery's API demands it (ARCHITECTURE, section 2.3)
         from celeriac.app.embedded_worker import worker_of

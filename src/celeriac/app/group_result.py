@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from celeriac import current
 from celeriac.app.result import AsyncResult, ResultTuple, assert_will_not_block
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, TimeoutError
+from celeriac.errors import ImproperlyConfigured
+from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.ids import task_id as new_id
 
 if TYPE_CHECKING:
@@ -185,8 +186,8 @@ class ResultSet(Generic[R]):
     def __await__(self) -> Generator[Any, None, list[R]]:
         return self.aget().__await__()
 
-    def _too_late(self, timeout: float | None, missing: int) -> TimeoutError:
-        return TimeoutError(f"{missing} of {len(self.leaves())} results are not there after {timeout} seconds")
+    def _too_late(self, timeout: float | None, missing: int) -> ResultTimeout:
+        return ResultTimeout(f"{missing} of {len(self.leaves())} results are not there after {timeout} seconds")
 
     # ── doing ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -255,7 +256,7 @@ class GroupResult(ResultSet[R]):
             return bool(other.id == self.id and other.results == self.results)
         return NotImplemented
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # unlike a ResultSet it has an identity
         return hash(self.id)
 
     def __bool__(self) -> bool:

@@ -93,7 +93,8 @@ def _app_in(module: ModuleType, target: str) -> Any:
         if isinstance(value, Celeriac):
             return value
     raise ImproperlyConfigured(
-        f"module {module.__name__!r} holds no app: expected {module.__name__}.app = Celeriac(...) (looking for {target})"
+        f"module {module.__name__!r} holds no app: expected {module.__name__}.app = Celeriac(...) "
+        f"(looking for {target})"
     )
 
 

@@ -26,7 +26,7 @@ class Proxy:
     def __delattr__(self, name: str) -> None:
         delattr(found(self), name)
 
-    @property
+    @property  # type: ignore[misc]  # read-only, unlike object's: isinstance() asks it
     def __class__(self) -> type:
         return type(found(self))
 
@@ -36,7 +36,7 @@ class Proxy:
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        return vars(found(self))
+        return dict(vars(found(self)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return found(self)(*args, **kwargs)

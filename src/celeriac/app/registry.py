@@ -1,12 +1,11 @@
 """The tasks of an app by name, and how what follows an attempt becomes messages.
 
-``AppRegistry`` is what a worker's child process loads (``executors.base.Registry``): it finds tasks and builds, but does
-not send, the next attempt, the callbacks and the error callbacks; they leave with the outcome of the attempt.
+``AppRegistry`` is what a worker's child process loads (``executors.base.Registry``): it finds tasks and builds, but
+does not send, the next attempt, the callbacks and the error callbacks; they leave with the outcome of the attempt.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from celeriac.app.task import Task
     from celeriac.errors import Retry
     from celeriac.executors.context import Context
-
-_log = logging.getLogger("celeriac.task")
 
 
 class TaskRegistry(dict[str, "Task[Any, Any]"]):
@@ -107,9 +104,10 @@ class AppRegistry:
         """Callbacks and the next step of the chain; their results become children of this attempt's."""
         app = self.app
         lineage = _lineage(app, context)
-        sends: list[Outgoing] = []
-        for callback in context.callbacks or ():
-            sends.append(self._child(context, maybe_signature(callback, app=app, clone=True), retval, lineage))
+        sends = [
+            self._child(context, maybe_signature(callback, app=app, clone=True), retval, lineage)
+            for callback in context.callbacks or ()
+        ]
         if context.chain:
             following = maybe_signature(context.chain[-1], app=app, clone=True)
             rest = list(context.chain[:-1])
@@ -178,7 +176,11 @@ def call_errbacks(app: Celeriac, context: Context, exc: BaseException) -> list[S
         try:
             task(*args, **kwargs)
         except Exception:
-            _log.exception("error callback %s of %s[%s] failed", sig.task, context.task, context.id)
+            import logging
+
+            logging.getLogger("celeriac.task").exception(
+                "error callback %s of %s[%s] failed", sig.task, context.task, context.id
+            )
     return to_send
 
 

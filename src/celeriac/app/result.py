@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, IncompleteStream, TaskRevokedError, TimeoutError
+from celeriac.errors import ImproperlyConfigured, IncompleteStream, TaskRevokedError
+from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.rules import states
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class AsyncResult(Generic[R]):
 
     __slots__ = ("__weakref__", "_app", "_backend", "_meta", "_on_ready", "id", "parent", "task_name")
 
-    TimeoutError = TimeoutError
+    TimeoutError: ClassVar[type[Exception]] = ResultTimeout
 
     def __init__(
         self, id: str, backend: Backend | None = None, task_name: str | None = None, app: Celeriac | None = None,  # noqa: A002
@@ -147,9 +148,9 @@ class AsyncResult(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
 
-    def _too_late(self, timeout: float | None) -> TimeoutError:
+    def _too_late(self, timeout: float | None) -> ResultTimeout:
         name = f" of {self.task_name}" if self.task_name else ""
-        return TimeoutError(f"no result{name} [{self.id}] after {timeout} seconds; its state is {self.state}")
+        return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; its state is {self.state}")
 
     def _parents(self) -> list[AsyncResult[Any]]:
         found: list[AsyncResult[Any]] = []
@@ -466,4 +467,5 @@ def result_from_tuple(r: Any, app: Celeriac | None = None) -> AsyncResult[Any] |
     owner = result_from_tuple(parent, app) if parent else None
     if children is None:
         return AsyncResult(task_id, app=app, parent=owner)
-    return GroupResult(task_id, [result_from_tuple(child, app) for child in children], app=app, parent=owner)
+    members = [cast("AsyncResult[Any]", result_from_tuple(child, app)) for child in children]
+    return GroupResult(task_id, members, app=app, parent=owner)

@@ -7,7 +7,6 @@ message of this attempt is done with: a broker that can't take it now costs noth
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from celeriac.errors import Ignore, Retry
 from celeriac.rules.retry import backoff
 
 if TYPE_CHECKING:
+    import random
+
     from celeriac.app.task import Task
     from celeriac.executors.context import Context
 
@@ -24,8 +25,6 @@ _DEAD_LETTER_HEADERS = (
     "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-last-death-exchange",
     "x-last-death-queue", "x-last-death-reason",
 )  # fmt: skip
-
-_jitter = random.Random()
 
 
 def retry(
@@ -73,7 +72,7 @@ def signature_of(
     """The attempt ``request`` as a signature with other arguments and options: same id, same place in its workflow."""
     args, kwargs = _arguments(task, request, args, kwargs)
     options = {name: value for name, value in request.as_execution_options().items() if value is not None}
-    if request.ignore_result is not None and _says_ignore_result(request):
+    if _says_ignore_result(request):
         options["ignore_result"] = request.ignore_result
     headers = {name: value for name, value in (request.headers or {}).items() if name not in _DEAD_LETTER_HEADERS}
     options.pop("headers", None)
@@ -152,7 +151,7 @@ def add_autoretry(task: Task[Any, Any], options: Mapping[str, Any]) -> None:
     )
     is_coroutine = task.is_coroutine
     body = task.run
-    task._orig_run = body  # type: ignore[attr-defined]  # Celery's name for it
+    task._orig_run = body
     task.run = rule.around_coroutine(body) if is_coroutine else rule.around(body)  # type: ignore[method-assign]
 
 
@@ -163,7 +162,7 @@ class _AutoRetry:
     ) -> None:  # fmt: skip
         self.task = task
         self.wanted = wanted
-        self.unwanted = (Ignore, Retry, *unwanted)
+        self.unwanted: tuple[type[BaseException], ...] = (Ignore, Retry, *unwanted)
         self.kwargs = kwargs
         self.factor = factor
         self.longest = longest
@@ -198,7 +197,7 @@ class _AutoRetry:
         request = self.task.request
         if self.factor:
             how["countdown"] = backoff(
-                request.retries or 0, int(max(1.0, self.factor)), self.longest, _jitter if self.jitter else None
+                request.retries or 0, int(max(1.0, self.factor)), self.longest, _chance() if self.jitter else None
             )
         if request.override_max_retries is not None:
             how["max_retries"] = request.override_max_retries
@@ -206,3 +205,8 @@ class _AutoRetry:
         raise asked
 
 
+@functools.cache
+def _chance() -> random.Random:
+    import random  # only tasks that retry with jitter need it
+
+    return random.Random()

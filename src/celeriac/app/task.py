@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ca
 from celeriac import current, telemetry
 from celeriac.app import calls
 from celeriac.app.arity import Checker, arity_of
-from celeriac.app.result import AsyncResult
+from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured, MaxRetriesExceededError, OperationalError
@@ -195,14 +195,14 @@ class Task(Generic[P, R]):
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Send the task; the arguments are the function's own. Raises ``OperationalError`` if the broker can't."""
         return self.apply_async(args, kwargs)
 
     def apply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, task_id: str | None = None,
         producer: Any = None, link: Any = None, link_error: Any = None, shadow: str | None = None, **options: Any,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """Send the task with options: ``countdown``, ``eta``, ``expires``, ``queue``, ``priority`` … (see the docs).
 
         Returns when the broker has the message. An option nobody knows becomes a property of the message.
@@ -215,19 +215,19 @@ class Task(Generic[P, R]):
         app = plan_app(self)
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         app.sender.send((outgoing,), policy)
-        result: AsyncResult[R] = AsyncResult(task_id, None, self.name, app)
+        result: Result[R] = Result(task_id, None, self.name, app)
         if parent is not None:
             add_trail(parent, result)
         return result
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """:meth:`delay` for coroutines: concurrent calls share their way to the broker."""
         return await self.aapply_async(args, kwargs)
 
     async def aapply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, task_id: str | None = None,
         producer: Any = None, link: Any = None, link_error: Any = None, shadow: str | None = None, **options: Any,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """:meth:`apply_async` for coroutines."""
         plan = self._plan_now()
         given = _given(options, task_id, link, link_error, shadow)
@@ -240,12 +240,12 @@ class Task(Generic[P, R]):
         app = plan_app(self)
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         await app.outbox.send((outgoing,), policy)
-        result: AsyncResult[R] = AsyncResult(task_id, None, self.name, app)
+        result: Result[R] = Result(task_id, None, self.name, app)
         if parent is not None:
             add_trail(parent, result)
         return result
 
-    def delay_many(self, arguments: Iterable[Sequence[Any]]) -> list[AsyncResult[R]]:
+    def delay_many(self, arguments: Iterable[Sequence[Any]]) -> list[Result[R]]:
         """Send one task for each tuple of positional arguments, a thousand to a transaction.
 
         Returns the results in order. Raises for the first batch that the broker refuses; those before it are sent.
@@ -260,7 +260,7 @@ class Task(Generic[P, R]):
             return [self.apply_async(tuple(args)) for args in arguments]
         now = SYSTEM_CLOCK.time()
         batch: list[Outgoing] = []
-        results: list[AsyncResult[R]] = []
+        results: list[Result[R]] = []
         for args in arguments:
             if type(args) is not tuple:
                 args = _argument_tuple(args, name)
@@ -268,7 +268,7 @@ class Task(Generic[P, R]):
                 check(args, {})
             task_id = new_id()
             batch.append(Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route))
-            results.append(AsyncResult(task_id, None, name, app))
+            results.append(Result(task_id, None, name, app))
         app.declare_queue(plan.queue, route.exchange)
         app.sender.send_bulk(batch, plan.policy)
         return results
@@ -315,14 +315,14 @@ class Task(Generic[P, R]):
 
     def prepare(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> tuple[Outgoing, AsyncResult[R]]:
+    ) -> tuple[Outgoing, Result[R]]:
         """The message of a call that somebody else will publish, and its result."""
         plan = self._plan_now()
         given = {name: value for name, value in options.items() if value is not None}
         args, kwargs = self._checked(plan, args, kwargs, given)
         app = plan_app(self)
         outgoing, task_id, _, _ = self._prepared(app, plan, args, kwargs, given)
-        return outgoing, AsyncResult(task_id, None, self.name, app)
+        return outgoing, Result(task_id, None, self.name, app)
 
     def shadow_name(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
         """Override to show a call under another name in logs and monitors."""
@@ -334,7 +334,7 @@ class Task(Generic[P, R]):
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, link: Any = None,
         link_error: Any = None, task_id: str | None = None, retries: int | None = None, throw: bool | None = None,
         logfile: Any = None, loglevel: Any = None, headers: Mapping[str, Any] | None = None, **options: Any,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """Run the task here and now, with retries and callbacks, and return an ``EagerResult``."""
         from celeriac.app.eager import apply
 
@@ -344,7 +344,7 @@ class Task(Generic[P, R]):
 
     def _apply_eagerly(
         self, plan: calls.Plan, args: Sequence[Any], kwargs: Mapping[str, Any], given: dict[str, Any]
-    ) -> AsyncResult[R]:
+    ) -> Result[R]:
         from celeriac.app.eager import apply
 
         args, kwargs = self._round_trip(plan, args, kwargs, given)
@@ -380,9 +380,7 @@ class Task(Generic[P, R]):
             max_retries=max_retries, options=options,
         )  # fmt: skip
 
-    def update_state(
-        self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any
-    ) -> None:
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any) -> None:
         """Store a state of your own with ``meta`` as its result, to be read with ``AsyncResult``. Blocking."""
         task_id = task_id or self.request.id
         if task_id is None:
@@ -394,7 +392,7 @@ class Task(Generic[P, R]):
         if telemetry.wanted(TaskEvent):
             telemetry.emit(TaskEvent(kind=type_, id=self.request.id or "", fields=fields))
 
-    def add_trail(self, result: AsyncResult[Any] | GroupResult[Any]) -> AsyncResult[Any] | GroupResult[Any]:
+    def add_trail(self, result: Result[Any] | GroupResult[Any]) -> Result[Any] | GroupResult[Any]:
         """Count ``result`` among the children of the running attempt."""
         if self.trail:
             self.request.children.append(result)
@@ -419,9 +417,9 @@ class Task(Generic[P, R]):
 
     # ── as data ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
+    def AsyncResult(self, task_id: str) -> Result[R]:
         """The result of an earlier call."""
-        return AsyncResult(task_id, self._backend, self.name, self.app)
+        return Result(task_id, self._backend, self.name, self.app)
 
     def signature(self, args: Sequence[Any] | None = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
         """A call as data: ``task.signature((2,), {"y": 3}, countdown=5)``."""
@@ -470,7 +468,7 @@ class Task(Generic[P, R]):
     def _resolve_options(self) -> RunnableOptions:
         settings = self.app.settings
         both = _first(self.acks_on_failure_or_timeout, settings.task_acks_on_failure_or_timeout)
-        throws = self.throws if isinstance(self.throws, tuple) else tuple(_as_sequence(self.throws))
+        throws = tuple(_as_sequence(self.throws))
         return RunnableOptions(
             ignore_result=_first(self.ignore_result, settings.task_ignore_result),
             store_errors_even_if_ignored=_first(
@@ -508,7 +506,7 @@ def plan_app(task: Task[Any, Any]) -> Celeriac:
     return task._app or task.app
 
 
-def add_trail(parent: Context, result: AsyncResult[Any]) -> None:
+def add_trail(parent: Context, result: Result[Any]) -> None:
     top = current.running()
     if top is not None and top.request is parent and top.task.trail:
         parent.children.append(result)
@@ -517,7 +515,8 @@ def add_trail(parent: Context, result: AsyncResult[Any]) -> None:
 def is_coroutine_function(function: Any) -> bool:
     """Whether calling ``function`` gives a coroutine; looks through methods, partials and callable objects."""
     while True:
-        if getattr(function, "_is_coroutine_mark", None) or getattr(function, "_is_coroutine", None) not in (None, False):
+        # how inspect (3.12) and asyncio.coroutines mark a plain function that returns a coroutine
+        if any(getattr(function, mark, None) for mark in ("_is_coroutine_mark", "_is_coroutine")):
             return True
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
         if inner is None:
@@ -525,7 +524,7 @@ def is_coroutine_function(function: Any) -> bool:
         function = inner
     code = getattr(function, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(type(function).__call__, "__code__", None) if callable(function) else None
     return code is not None and bool(code.co_flags & _COROUTINE)
 
 

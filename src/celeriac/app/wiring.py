@@ -38,9 +38,7 @@ def broker_url(settings: Settings, app_name: str) -> str:
     given = settings.broker_write_url or settings.broker_url
     if not given:
         return embedded_url(app_name)
-    if isinstance(given, str):
-        return given
-    return ";".join(given)
+    return str(given)
 
 
 def embedded_url(app_name: str) -> str:
@@ -64,9 +62,9 @@ def open_store(settings: Settings, broker: str) -> ResultStore | None:
         if not broker.startswith("sqlite:"):
             return None
         given = broker
-    if isinstance(given, str) and given.partition("://")[0] in ("disabled", "disabled:"):
+    if given.partition("://")[0] in ("disabled", "disabled:"):
         return None
-    driver, url = _store_driver(str(given), settings)
+    driver, url = _store_driver(given, settings)
     store: ResultStore = driver(url, settings, SYSTEM_CLOCK)
     return store
 
@@ -76,7 +74,7 @@ def _store_driver(given: str, settings: Settings) -> tuple[Any, str]:
     name, separator, rest = given.partition("://")
     override = settings.override_backends.get(name)
     if override is not None:
-        return plugins.resolve(override) if isinstance(override, str) else override, given
+        return plugins.resolve(override), given
     if name not in plugins.CATALOGUE["result_store"] and separator and "+" in name:
         name, _, inner = name.partition("+")
         given = f"{inner}://{rest}"

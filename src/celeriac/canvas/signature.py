@@ -15,7 +15,7 @@ from celeriac.errors import ImproperlyConfigured
 from celeriac.ids import task_id as new_id
 
 if TYPE_CHECKING:
-    from celeriac.app.result import AsyncResult
+    from celeriac.app.result import AsyncResult as Result
 
 __all__ = ["Signature", "maybe_signature", "register_type", "signature"]
 
@@ -133,38 +133,38 @@ class Signature(dict[str, Any], Generic[R]):
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Result[R]:
         return self.apply_async(partial_args, partial_kwargs)
 
     def apply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None, **options: Any,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """Send it. ``args`` are put before the signature's own, ``kwargs`` and options update them."""
         task, call = self._call(args, kwargs, route_name, options)
         if task is None:
-            return cast("AsyncResult[R]", self.app.send_task(self.task, call[0], call[1], **call[2]))
-        return cast("AsyncResult[R]", task.apply_async(call[0], call[1], **call[2]))
+            return cast("Result[R]", self.app.send_task(self.task, call[0], call[1], **call[2]))
+        return cast("Result[R]", task.apply_async(call[0], call[1], **call[2]))
 
-    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> Result[R]:
         return await self.aapply_async(partial_args, partial_kwargs)
 
     async def aapply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None, **options: Any,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """:meth:`apply_async` for coroutines."""
         task, call = self._call(args, kwargs, route_name, options)
         if task is None:
-            return cast("AsyncResult[R]", await self.app.asend_task(self.task, call[0], call[1], **call[2]))
-        return cast("AsyncResult[R]", await task.aapply_async(call[0], call[1], **call[2]))
+            return cast("Result[R]", await self.app.asend_task(self.task, call[0], call[1], **call[2]))
+        return cast("Result[R]", await task.aapply_async(call[0], call[1], **call[2]))
 
     def apply(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[R]:
+    ) -> Result[R]:
         """Run it here and now."""
         merged = self._merge(args, kwargs, options)
-        return cast("AsyncResult[R]", self.type.apply(merged[0], merged[1], **merged[2]))
+        return cast("Result[R]", self.type.apply(merged[0], merged[1], **merged[2]))
 
     def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Call the task's function here, as a plain function."""
@@ -237,7 +237,7 @@ class Signature(dict[str, Any], Generic[R]):
     def freeze(
         self, _id: str | None = None, group_id: str | None = None, chord: Any = None, root_id: str | None = None,
         parent_id: str | None = None, group_index: int | None = None,
-    ) -> AsyncResult[R]:  # fmt: skip
+    ) -> Result[R]:  # fmt: skip
         """Give it its task id (and its place in a workflow) now; returns the result it will have."""
         options = self.options
         task_id = options.get("task_id")
@@ -253,8 +253,8 @@ class Signature(dict[str, Any], Generic[R]):
 
     _freeze = freeze
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
-        return cast("AsyncResult[R]", self.app.AsyncResult(task_id, task_name=self.task))
+    def AsyncResult(self, task_id: str) -> Result[R]:
+        return cast("Result[R]", self.app.AsyncResult(task_id, task_name=self.task))
 
     # ── callbacks ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +286,7 @@ class Signature(dict[str, Any], Generic[R]):
         items = self.options.get(key)
         if not isinstance(items, list):
             items = self.options[key] = [] if items is None else [items]
-        return cast("list[Any]", items)
+        return items
 
     def flatten_links(self) -> list[Signature[Any]]:
         """This signature and all the callbacks that follow it, depth first."""
@@ -330,13 +330,16 @@ class Signature(dict[str, Any], Generic[R]):
         return self.reprcall()
 
 
-def signature(varies: Any, *args: Any, app: Any = None, **kwargs: Any) -> Signature[Any]:
+def signature(
+    varies: Any, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None, *, immutable: bool = False, app: Any = None, **more: Any,
+) -> Signature[Any]:  # fmt: skip
     """A signature from a task, a task's name, or the mapping of a signature (which is copied)."""
     if isinstance(varies, Signature):
         return varies.clone()
     if isinstance(varies, Mapping):
         return Signature.from_dict(varies, app=app)
-    return Signature(varies, *args, app=app, **kwargs)
+    return Signature(varies, args, kwargs, options, immutable=immutable, app=app, **more)
 
 
 def maybe_signature(d: Any, app: Any = None, clone: bool = False) -> Any:

@@ -59,7 +59,8 @@ class Tracker:
         return self._in_slices(ids, timeout, self._current().wait_any)
 
     def _in_slices(
-        self, ids: Sequence[str], timeout: float | None, wait: Callable[[Sequence[str], float], Mapping[str, ResultRecord]]
+        self, ids: Sequence[str], timeout: float | None,
+        wait: Callable[[Sequence[str], float], Mapping[str, ResultRecord]],
     ) -> Mapping[str, ResultRecord]:  # fmt: skip
         if timeout is not None:
             return wait(ids, max(0.0, timeout))
