@@ -55,4 +55,4 @@ def purge(
         say(as_json(removed))
         return
     for name, count in removed.items():
-        say(f"{one_line(name)}: {count} messages removed")
+        say(f"{one_line(name)}: {count} message{'' if count == 1 else 's'} removed")
