@@ -36,7 +36,10 @@ BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
     ("executors/children/link.py", "_on_readable"): "the socket does not block",
     ("executors/children/nursery.py", "_drain_wake"): "the socket does not block",
     ("executors/crews/sequential.py", "run"): "a child waits for its parent; the parent's end ends the poll",
-    ("executors/crews/threads.py", "run"): "as in sequential.py; the threads joined there have been told to leave",
+    (
+        "executors/crews/threads.py",
+        "run",
+    ): "as in sequential.py; a child that does not leave in time is killed by its parent",
 }
 
 
