@@ -185,6 +185,7 @@ class Demo:
 
     def _tell(self, sending: float, working: float) -> None:
         summary, run = self._summary, self._run
+        self._say("")
         table(
             ["lines", "functions", "classes", "longest function", "module"],
             [
@@ -196,7 +197,9 @@ class Demo:
             title="the ten largest modules", color=self._invocation.color,
         )  # fmt: skip
         for failed in summary.failed:
-            say(f"failed: {one_line(failed.reason)}")
+            name = Path(failed.file)
+            reason = failed.reason.removeprefix(f"{name.name}: ")
+            say(f"failed: {one_line(name.relative_to(run.folder))}: {one_line(reason)}")
         say(
             f"{len(summary.measured):,} files parsed: {summary.lines:,} lines, {summary.functions:,} functions, "
             f"{summary.classes:,} classes; {len(summary.failed)} files failed"
