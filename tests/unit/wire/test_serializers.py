@@ -290,12 +290,16 @@ class TestYaml:
         [
             b"a: &x [1]\nb: *x", b"!!python/object/apply:os.system ['true']", b"[", b"\xff", b"[" * 65 + b"]" * 65,
             b"[" * 5000, b"!!python/name:os.system", b"a: b: c", b"!!timestamp nope", b"%YAML 9.9\n---\n",
-            b"--- 1\n--- 2",
+            b"--- 1\n--- 2", b"1:" * 5000 + b"1", b"1" * 5000,
         ],
     )  # fmt: skip
     def test_aliases_objects_and_nonsense_are_decode_errors(self, data: bytes) -> None:
         with pytest.raises(DecodeError):
             self.read(data)
+
+    @pytest.mark.parametrize("text", ["a" * 5000, "1" * 5000, "1:" * 5000 + "1", "deadbeef" * 1000, "1 2 " * 2000])
+    def test_long_texts_are_no_numbers(self, text: str) -> None:
+        assert self.read(dumps([text], "yaml")[0]) == [text]
 
     def test_items_are_bounded(self) -> None:
         with pytest.raises(DecodeError, match="items"):
