@@ -1,7 +1,7 @@
 """Writes src/celeriac/settings/attributes.py: the types of ``app.conf``'s attributes, for type checkers.
 
-``Settings`` is typed by its declarations. ``app.conf`` passes values on as they were given, so there a duration may be a
-``timedelta`` and an address a list; its dicts are often changed in place.
+``Settings`` is typed by its declarations. ``app.conf`` passes values on as they were given, so there a duration may be
+a ``timedelta`` and an address a list; its dicts are often changed in place.
 """
 
 import re

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from celeriac.settings.values import is_mapping
+from celeriac.settings.values import is_list, is_mapping
 
 if TYPE_CHECKING:
     from celeriac.settings.base import Declaration
@@ -43,8 +43,8 @@ def _shown(value: Any, hidden: bool) -> Any:
         return MASK if value is not None else None
     if isinstance(value, str):
         return censored_url(value)
-    if type(value) is list or type(value) is tuple:  # named tuples and the like are left as they are
-        shown: list[Any] = [_shown(item, False) for item in value]
+    if is_list(value) and type(value) in (list, tuple):  # named tuples and the like are left as they are
+        shown = [_shown(item, False) for item in value]
         return shown if isinstance(value, list) else tuple(shown)
     return value
 

@@ -86,9 +86,9 @@ def _is_already(value: Any, choice: Any) -> bool:
         return value in get_args(choice)
     if origin is type:
         return isinstance(value, type)
-    if origin is not None:
-        return origin is Mapping and isinstance(value, Mapping)
-    return isinstance(value, choice)
+    if origin is Mapping:
+        return is_mapping(value)
+    return origin is None and isinstance(value, choice)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -96,7 +96,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _is_path(value: Any) -> "TypeGuard[PathLike[str]]":
-    return isinstance(value, PathLike) and isinstance(fspath(value), str)
+    return hasattr(value, "__fspath__") and isinstance(fspath(value), str)
 
 
 def _is_texts(value: Any) -> TypeGuard[Sequence[str]]:

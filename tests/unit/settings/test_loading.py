@@ -242,7 +242,7 @@ def test_changing() -> None:
     assert configuration.setdefault("task_default_queue", "other") == "q"
     assert configuration.setdefault("task_default_exchange", "x") == configuration.task_default_exchange == "x"
     with pytest.raises(AttributeError, match="part of the configuration itself"):
-        configuration.copy = 1
+        setattr(configuration, "copy", 1)  # noqa: B010
     configuration.clear()
     assert configuration.task_default_queue == "celery"
 
