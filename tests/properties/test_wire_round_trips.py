@@ -7,14 +7,16 @@ import math
 from datetime import UTC
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celeriac.errors import EncodeError
+from celeriac.errors import DecodeError, EncodeError
 from celeriac.wire.compression import compress, compression_names, decompress
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.failure import exception_from_wire, exception_to_wire
 from celeriac.wire.kombu_json import decode_envelope, encode_envelope
+from celeriac.wire.limits import Limits, check_json
 from celeriac.wire.safe_repr import safe_repr
 from celeriac.wire.serializers import accept_set, dumps, loads
 from celeriac.wire.task_message import TaskCall, encode_task, normalize, read_body, timestamp_of
@@ -60,6 +62,33 @@ def test_plain_json_is_what_the_standard_library_writes(value: Any) -> None:
 @given(plain_values, st.sampled_from([2, None]))
 def test_what_the_standard_library_writes_is_read(value: Any, indent: int | None) -> None:
     assert loads(json.dumps(value, indent=indent).encode(), "application/json", "utf-8", None) == value
+
+
+def depth_of(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth_of, value), default=0)
+    return 0
+
+
+@QUICK
+@given(
+    st.recursive(
+        st.text('[]{}",\\ab', max_size=8) | st.integers(0, 9),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('[]{}",\\', max_size=5), inner, max_size=3),
+        max_leaves=20,
+    ).map(lambda value: [value])
+)
+def test_depth_is_counted_exactly_whatever_the_strings_hold(value: Any) -> None:
+    data = json.dumps(value).encode()
+    depth = depth_of(value)
+    check_json(data, Limits(depth=depth))
+    if depth > 1:
+        with pytest.raises(DecodeError, match="nested deeper"):
+            check_json(data, Limits(depth=depth - 1))
+    items = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    check_json(data, Limits(items=items))
 
 
 @QUICK
