@@ -47,6 +47,7 @@ class Doorbells:
 
     def __init__(self, path: Path) -> None:
         self._directory = directory_for(path)
+        self._directory_name = os.fspath(self._directory)
         self._listing: dict[str, list[str]] = {}
         self._listed_at = -1
         self._sender: socket.socket | None = None
@@ -65,17 +66,17 @@ class Doorbells:
 
     def _names(self, kind: str) -> list[str]:
         try:
-            changed = os.stat(self._directory).st_mtime_ns
+            changed = os.stat(self._directory_name).st_mtime_ns
         except OSError:
             return []
         if changed != self._listed_at:
             try:
-                found = os.listdir(self._directory)
+                found = os.listdir(self._directory_name)
             except OSError:
                 return []
             listing: dict[str, list[str]] = {}
             for name in found:
-                listing.setdefault(name[:1], []).append(f"{self._directory}/{name}")
+                listing.setdefault(name[:1], []).append(f"{self._directory_name}/{name}")
             self._listing = listing
             settled = time.time_ns() - changed > _LISTING_GRACE_NS
             self._listed_at = changed if settled else -1

@@ -6,6 +6,7 @@ through :func:`translated`.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ _REFUSED = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLI
 #: errors that say nothing about the connection, which stays in use
 _HARMLESS = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT}
 
+#: the shared-memory index of a log begins with 32 KiB
+_ROOM_TO_OPEN_BYTES = 64 << 10
+
 
 def primary_code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 when the Python module itself raised."""
@@ -38,8 +42,16 @@ def is_busy(error: sqlite3.Error) -> bool:
     return primary_code(error) in _BUSY
 
 
-def is_full(error: sqlite3.Error) -> bool:
-    return primary_code(error) == sqlite3.SQLITE_FULL
+def is_full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether the disk is full. Opening then fails with other codes (no room for the shared-memory index)."""
+    code = primary_code(error)
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return code == sqlite3.SQLITE_FULL
+    try:
+        space = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize < _ROOM_TO_OPEN_BYTES
 
 
 def spoils_connection(error: sqlite3.Error) -> bool:

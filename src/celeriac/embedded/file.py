@@ -44,6 +44,7 @@ class EmbeddedFile:
     def __init__(self, location: Location) -> None:
         self._location = location
         self._path: Path | None = None
+        self._reserve: Reserve | None = None
 
     @property
     def path(self) -> Path:
@@ -58,11 +59,13 @@ class EmbeddedFile:
 
     @property
     def reserve(self) -> Reserve:
-        return Reserve(self.path)
+        if self._reserve is None:
+            self._reserve = Reserve(self.path)
+        return self._reserve
 
     def forget_path(self) -> None:
         """The file is gone or replaced: check and create it again at the next use."""
-        self._path = None
+        self._path = self._reserve = None
 
     def link(self, *, durable: bool = True, procedures: bool = True) -> Link:
         """A connection of one's own. ``durable``: a commit returns after the disk has it."""
@@ -78,6 +81,7 @@ class Link:
         self._procedures = procedures
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._name = ""
         self._identity = (0, 0)
         self._closed = False
         #: set in a child that was forked in the middle of this link's transaction (see forks below)
@@ -99,7 +103,7 @@ class Link:
             try:
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
-                if is_full(error) or is_busy(error):
+                if is_full(error, self._file.path) or is_busy(error):
                     raise
                 # the log may hold the whole transaction although the sync failed
                 raise PublishUnknown(f"{self._file.path}: the commit failed ({error}); it may be stored.") from error
@@ -171,7 +175,7 @@ class Link:
                         raise locked(self._file.path) from error
                     time.sleep(pause)
                     continue
-                if is_full(error):
+                if is_full(error, self._file.path):
                     if not essential or relieved or not self._relieve():
                         raise full(self._file.path) from error
                     relieved = True
@@ -198,7 +202,7 @@ class Link:
     def _still_there(self) -> bool:
         """Whether the path still leads to the open file; writing to a deleted one would lose the work unseen."""
         try:
-            found = os.stat(self._file.path)
+            found = os.stat(self._name)
         except OSError:
             self._file.forget_path()
             return False
@@ -222,6 +226,7 @@ class Link:
         except BaseException:
             connection.close()
             raise
+        self._name = os.fspath(path)
         self._identity = (found.st_dev, found.st_ino)
         return connection
 

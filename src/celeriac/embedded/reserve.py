@@ -20,10 +20,11 @@ _COMFORT = 4 * SIZE
 class Reserve:
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + "-reserve")
+        self._name = os.fspath(self.path)
 
     def restore(self) -> bool:
         """Make sure that the reserve is there; False when the disk has no room for it."""
-        if os.path.exists(self.path):
+        if os.path.exists(self._name):
             return True
         try:
             space = os.statvfs(self.path.parent)
@@ -36,7 +37,7 @@ class Reserve:
     def _allocate(self) -> bool:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(self.path, flags, 0o600)
+            descriptor = os.open(self._name, flags, 0o600)
         except FileExistsError:
             return True
         try:
@@ -54,7 +55,7 @@ class Reserve:
     def give_up(self) -> bool:
         """Free the space; False when it was already gone."""
         try:
-            os.unlink(self.path)
+            os.unlink(self._name)
         except OSError:
             return False
         return True

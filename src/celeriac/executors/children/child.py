@@ -93,7 +93,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
         return 1
     try:
         crew.run()
-    except (ParentGone, BrokenPipeError, ConnectionResetError):
+    except ParentGone:
         return 0
     tear_down: Any = getattr(registry, "tear_down_child", None)
     if tear_down is not None:

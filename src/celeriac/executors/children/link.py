@@ -197,7 +197,7 @@ async def reap(pid: int) -> None:
     pause = 0.001
     while True:
         try:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - WNOHANG does not block
                 return
         except ChildProcessError:
             return

@@ -194,7 +194,7 @@ class ChildrenExecutor:
             self._fill(member, level)
             if not waiting:
                 break
-        if any(member.limited or len(member.outstanding) > member.slots for member in members):
+        if any(member.limited or member.slots > 1 or len(member.outstanding) > 1 for member in members):
             self._watch_within(SILENCE)
 
     def _fill(self, member: Member, level: int) -> None:
@@ -303,7 +303,7 @@ class ChildrenExecutor:
         now = self._monotonic()
         next_look: float | None = None
         for member in list(self._members.values()):
-            if len(member.outstanding) > member.slots and member.state in ("ready", "leaving"):
+            if self._holds_back(member) and member.state in ("ready", "leaving"):
                 silent = now - member.heard_at
                 if silent >= SILENCE and not member.recalling:
                     self._unstick(member, now)
@@ -313,6 +313,11 @@ class ChildrenExecutor:
                 next_look = due if next_look is None else min(next_look, due)
         if next_look is not None:
             self._watch_within(max(next_look, _SHORTEST_LOOK))
+
+    def _holds_back(self, member: Member) -> bool:
+        """Whether the child has requests that it does not run, or outcomes that it has not sent."""
+        load = len(member.outstanding)
+        return load > member.slots or (member.slots > 1 and load > len(member.running()))
 
     def _unstick(self, member: Member, now: float) -> None:
         member.is_stuck = True
@@ -451,13 +456,8 @@ class ChildrenExecutor:
         self._waiting.extendleft(reversed(unstarted))
         expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
         telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
-        early = member.ready_at is None or (
-            not member.taken and self._monotonic() - member.ready_at < _EARLY_DEATH and member.state == "ready"
-        )
-        if early and member.state != "doomed":
-            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
-        elif not early:
-            self._failed_starts = 0
+        if member.state in ("starting", "ready"):
+            self._judge_start(member, detail)
         member.close()
         self._has_ended.set()
         self._note_change()
@@ -468,6 +468,14 @@ class ChildrenExecutor:
             self._start_member()
         elif self._is_started:
             self._loop.call_later(min(0.5 * 2**self._failed_starts, 30.0), self._start_missing)
+
+    def _judge_start(self, member: Member, detail: str) -> None:
+        """Whether a child that ended unasked had come to work at all."""
+        lived = 0.0 if member.ready_at is None else self._monotonic() - member.ready_at
+        if member.taken or lived >= _EARLY_DEATH:
+            self._failed_starts = 0
+        elif not self._is_stopping:
+            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
 
     def _start_missing(self) -> None:
         while len(self._members) < self._options.children and not self._is_stopping and self._failure is None:

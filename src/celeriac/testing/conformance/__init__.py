@@ -1,0 +1,1 @@
+"""Suites that every driver of a family must pass, ours and strangers'."""

@@ -1,0 +1,436 @@
+"""The embedded broker: queues in a SQLite file, shared by the processes of one machine, no server.
+
+Durable (a publish returns after the disk has it), leased, ordered, with priorities, delays, dead letters, and one
+transaction for results, follow-ups and acknowledgements where the result store is the same file. How the file is
+laid out and moved: ``embedded/``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import msgspec
+
+from celeriac.embedded import doorbell, messages, records
+from celeriac.embedded.doorbell import Doorbells
+from celeriac.embedded.file import EmbeddedFile
+from celeriac.embedded.group_commit import GroupCommit
+from celeriac.embedded.location import location_of
+from celeriac.embedded.messages import milliseconds
+from celeriac.errors import BackendError, OperationalError, PublishRejected
+from celeriac.transports.base import Capabilities
+from celeriac.transports.bindings import Binding, destinations, topic_matches
+from celeriac.transports.threads import CommittingConsumer
+from celeriac.wire.envelope import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from celeriac.clock import Clock
+    from celeriac.embedded.file import Link
+    from celeriac.embedded.messages import Buried, Receipt, Row
+    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Settlement
+    from celeriac.wire.envelope import Route
+    from celeriac.wire.result_record import ResultRecord
+
+#: seconds between two looks for expired results and dead letters
+_TIDY_INTERVAL = 5.0
+#: bits of a token that count a consumer's claims; the upper ones tell consumers apart
+_TOKEN_COUNTER_BITS = 32
+
+
+class SqliteSettings(Protocol):
+    """What of the broker settings this driver reads."""
+
+    broker_lease: float
+    broker_max_message_bytes: int
+    task_dead_letter_expires: float
+
+
+class SqliteTransport:
+    """The embedded broker. Construction does no I/O."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        leases=True, delays=True, priorities=1 << 31, fanout=True, counts_attempts=True, confirms=True,
+        dead_letters=True, ordered=True, survives_restart=True, max_batch=10_000, max_body_bytes=1_000_000_000,
+    )  # fmt: skip
+
+    def __init__(self, url: str, settings: SqliteSettings, clock: Clock) -> None:
+        location = location_of(url)
+        self.engine_key: tuple[str, ...] = ("sqlite", str(location.path))
+        self._file = EmbeddedFile(location)
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._bells: Doorbells | None = None
+        self._admin: SqliteAdmin | None = None
+
+    def bells(self) -> Doorbells:
+        with self._lock:
+            if self._bells is None:
+                self._bells = Doorbells(self._file.path)
+            return self._bells
+
+    def publisher(self) -> SqlitePublisher:
+        return SqlitePublisher(self, self._file, self._settings, self._clock)
+
+    def consumer(self, queues: Sequence[QueueSpec], owner: str) -> CommittingConsumer:
+        inner = SqliteConsumer(self, self._file, [queue.name for queue in queues], self._settings, self._clock)
+        return CommittingConsumer(inner, owner)
+
+    def blocking_consumer(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
+        """The consumer without its threads, for programs that have their own."""
+        return SqliteConsumer(self, self._file, [queue.name for queue in queues], self._settings, self._clock)
+
+    def admin(self) -> SqliteAdmin:
+        return SqliteAdmin(self, self._file, self._clock)
+
+    def broadcast(self) -> SqliteBroadcast:
+        return SqliteBroadcast(self, self._file, self._clock)
+
+    def close(self) -> None:
+        """Nothing is kept open here; publishers, consumers and admins close their own."""
+
+
+class Rows:
+    """Turns outgoing messages into rows."""
+
+    def __init__(self, link: Link, max_bytes: int, clock: Clock) -> None:
+        self._link = link
+        self._max_bytes = max_bytes
+        self._clock = clock
+
+    def of(self, batch: Sequence[Outgoing]) -> list[Row]:
+        """Raises ``PublishRejected`` (and ``Unroutable``) before anything is stored."""
+        now = milliseconds(self._clock.time())
+        routed: dict[Route, list[str]] = {}
+        rows: list[Row] = []
+        for outgoing in batch:
+            envelope, route = outgoing.envelope, outgoing.route
+            try:
+                meta = messages.encode_meta(envelope, route)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise PublishRejected(f"The headers of a message cannot be written: {error}") from error
+            size = len(meta) + len(envelope.body)
+            if size > self._max_bytes:
+                raise PublishRejected(
+                    f"A message has {size} bytes; broker_max_message_bytes allows {self._max_bytes}. Store the data "
+                    f"elsewhere and send a reference, or raise the setting."
+                )
+            until = None if outgoing.not_before is None else milliseconds(outgoing.not_before)
+            if until is not None and until <= now:
+                until = None
+            rank = messages.rank_of(envelope)
+            if not route.exchange:
+                rows.append((route.routing_key, rank, now, until, meta, envelope.body))
+                continue
+            if route not in routed:
+                routed[route] = self._destinations(route)
+            rows.extend((queue, rank, now, until, meta, envelope.body) for queue in routed[route])
+        return rows
+
+    def _destinations(self, route: Route) -> list[str]:
+        return destinations(route, [Binding(*row) for row in messages.bindings(self._link, route.exchange)])
+
+
+class SqlitePublisher:
+    """Sends; thread-safe, fork-safe. Threads that publish at the same time share a commit."""
+
+    def __init__(self, transport: SqliteTransport, file: EmbeddedFile, settings: SqliteSettings, clock: Clock) -> None:
+        self._transport = transport
+        self._file = file
+        self._clock = clock
+        self._link = file.link()
+        self._commit = GroupCommit(self._link)
+        self._rows = Rows(self._link, settings.broker_max_message_bytes, clock)
+
+    def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
+        rows = self._rows.of(batch)
+        if not rows:
+            return
+        if not self._file.reserve.restore():
+            # the last bytes of the disk belong to the settling of what is queued already
+            raise messages_full(self._file)
+        self._commit.send(rows, deadline - self._clock.monotonic())
+        self._transport.bells().ring(doorbell.QUEUES, {row[0] for row in rows})
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def messages_full(file: EmbeddedFile) -> OperationalError:
+    from celeriac.embedded.faults import full
+
+    return full(file.path)
+
+
+class SqliteConsumer:
+    """The blocking consumer: one thread receives, one settles (``transports/threads.py``).
+
+    Claims go over a connection that does not wait for the disk: a claim that a power cut takes back only makes the
+    message visible again. Settlements do wait.
+    """
+
+    same_lane = False
+
+    def __init__(
+        self, transport: SqliteTransport, file: EmbeddedFile, queues: Sequence[str], settings: SqliteSettings,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._queues = list(dict.fromkeys(queues))
+        self._queues_json = msgspec.json.encode(self._queues).decode()
+        self._settings = settings
+        self._clock = clock
+        self._claims = file.link(durable=False)
+        self._settlements = file.link(durable=True)
+        self._rows = Rows(self._settlements, settings.broker_max_message_bytes, clock)
+        self._first_token = random.SystemRandom().getrandbits(62 - _TOKEN_COUNTER_BITS) << _TOKEN_COUNTER_BITS
+        self._token = self._first_token
+        self._bell: doorbell.Bell | None = None
+        self._interrupted = threading.Event()
+        self._closed = False
+        #: queues to try without looking first, since the last claim from them was a full one
+        self._promising: list[str] = []
+        self._next_due: int | None = 0
+        self._tidied_at = 0.0
+
+    # ── the receiving lane ───────────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
+        ends = time.monotonic() + wait
+        try:
+            while True:
+                if self._bell is not None:
+                    self._bell.drain()
+                found = self._claim(limit)
+                left = ends - time.monotonic()
+                if found or left <= 0 or self._closed or self._interrupted.is_set():
+                    return found
+                if self._bell is None:
+                    self._bell = self._transport.bells().bell(doorbell.QUEUES)
+                    continue  # what came while there was no bell
+                self._sleep(self._bell, ends)
+        finally:
+            self._interrupted.clear()
+
+    def _sleep(self, bell: doorbell.Bell, ends: float) -> None:
+        """Until something may have come for these queues, the next thing is due, or it is time to look anyway."""
+        look_at = time.monotonic() + doorbell.POLL
+        if self._next_due is not None:
+            look_at = min(look_at, time.monotonic() + max(0.001, self._next_due / 1000 - self._clock.time()))
+        look_at = min(look_at, ends)
+        while not self._interrupted.is_set() and (left := look_at - time.monotonic()) > 0:
+            heard = bell.wait(left)
+            if heard is not None and (not heard or self._concerns(heard)):
+                return
+
+    def _concerns(self, heard: bytes) -> bool:
+        return not set(heard.decode("utf-8", "surrogatepass").split("\n")).isdisjoint(self._queues)
+
+    def _claim(self, limit: int) -> list[Delivery]:
+        now = milliseconds(self._clock.time())
+        if self._next_due is not None and now >= self._next_due:
+            messages.sweep(self._claims, now)
+            self._promising.clear()
+        if not self._promising:
+            outlook = messages.outlook(self._claims, self._queues_json)
+            self._next_due = outlook.next_due
+            if outlook.next_due is not None and now >= outlook.next_due:
+                messages.sweep(self._claims, now)
+                outlook = messages.outlook(self._claims, self._queues_json)
+                self._next_due = outlook.next_due
+            self._promising = self._in_turn(outlook.busy_queues)
+        found: list[Delivery] = []
+        until = now + milliseconds(self._settings.broker_lease)
+        while self._promising and len(found) < limit:
+            queue = self._promising[0]
+            room = limit - len(found)
+            self._token += 1
+            claimed = messages.claim(self._claims, queue, self._token, until, room)
+            found.extend(claimed)
+            if len(claimed) < room or len(self._queues) > 1:
+                self._promising.pop(0)  # empty now, or the others' turn
+        return found
+
+    def _in_turn(self, queues: list[str]) -> list[str]:
+        """Begin with another queue each time, so that a long one starves nobody."""
+        if len(queues) < 2:
+            return queues
+        start = self._token % len(queues)
+        return queues[start:] + queues[:start]
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+        if self._bell is not None:
+            self._bell.interrupt()
+
+    # ── the settling lane ────────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]:
+        return self.commit((), (), batch)
+
+    def commit(
+        self, results: Sequence[ResultRecord], sends: Sequence[Outgoing], settlements: Sequence[Settlement]
+    ) -> Sequence[Receipt]:
+        now = milliseconds(self._clock.time())
+        verdicts = messages.sort_verdicts(settlements, now, self._buried_until(now))
+        rows = self._rows.of(sends) if sends else []
+        lost = records.settle(self._settlements, results, rows, verdicts, now)
+        bells = self._transport.bells()
+        if rows:
+            bells.ring(doorbell.QUEUES, {row[0] for row in rows})
+        elif verdicts.returns:
+            bells.ring(doorbell.QUEUES)
+        if results:
+            bells.ring(doorbell.RESULTS, [record.task_id for record in results])
+        self._tidy(now)
+        return lost
+
+    def _buried_until(self, now: int) -> int | None:
+        kept = self._settings.task_dead_letter_expires
+        return now + milliseconds(kept) if kept else None
+
+    def _tidy(self, now: int) -> None:
+        if abs(now / 1000 - self._tidied_at) < _TIDY_INTERVAL:
+            return
+        self._tidied_at = now / 1000
+        # what has been settled stays settled whatever becomes of the dust
+        with contextlib.suppress(OperationalError, BackendError):
+            records.tidy(self._settlements, now)
+
+    def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+        if not receipts:
+            return []
+        until = milliseconds(self._clock.time() + self._settings.broker_lease)
+        return messages.renew(self._settlements, receipts, until)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.interrupt()
+        try:
+            messages.leave(self._settlements, self._first_token, self._first_token + (1 << _TOKEN_COUNTER_BITS) - 1)
+            self._transport.bells().ring(doorbell.QUEUES)
+        finally:
+            if self._bell is not None:
+                self._bell.close()
+            self._claims.close()
+            self._settlements.close()
+
+
+class SqliteAdmin:
+    """Looks after queues and the buried. Blocking, thread-safe."""
+
+    def __init__(self, transport: SqliteTransport, file: EmbeddedFile, clock: Clock) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._link = file.link()
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None:
+        messages.declare(self._link, queues)
+
+    def delete(self, queue: str) -> None:
+        messages.delete(self._link, queue)
+
+    def purge(self, queue: str) -> int:
+        return messages.purge(self._link, queue)
+
+    def depth(self, queue: str) -> int:
+        return messages.depth(self._link, queue)
+
+    def queues(self) -> Sequence[str]:
+        return messages.names(self._link)
+
+    def buried(self, kind: str | None = None, limit: int = 100) -> Sequence[Buried]:
+        """The newest dead letters (``kind='dead'``), quarantined messages (``'quarantine'``), or both."""
+        return messages.buried(self._link, kind, limit)
+
+    def replay(self, ids: Sequence[int]) -> int:
+        """Put buried messages back into their queues, attempts forgotten; returns how many."""
+        queues = messages.replay(self._link, ids, milliseconds(self._clock.time()))
+        self._transport.bells().ring(doorbell.QUEUES, set(queues))
+        return len(queues)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class SqliteBroadcast:
+    """Fan-out through a short table: subscribers read what is newer than what they have seen."""
+
+    def __init__(self, transport: SqliteTransport, file: EmbeddedFile, clock: Clock) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._file = file
+        self._link = file.link(durable=False)
+
+    def publish(self, topic: str, batch: Sequence[Envelope]) -> None:
+        encoded = [_ENCODE(envelope) for envelope in batch]
+        messages.cast(self._link, topic, encoded, milliseconds(self._clock.time()))
+        self._transport.bells().ring(doorbell.BROADCASTS, [topic])
+
+    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]:
+        """Everything published from now on to ``topics`` (patterns with ``*`` and ``#`` allowed)."""
+        bell = self._transport.bells().bell(doorbell.BROADCASTS)
+        return _Subscription(self._link, bell, list(topics))
+
+
+class _Subscription:
+    def __init__(self, link: Link, bell: doorbell.Bell, topics: Sequence[str]) -> None:
+        self._link = link
+        self._bell = bell
+        self._topics = topics
+        self._seen = messages.last_cast(link)
+        self._pending: list[Envelope] = []
+
+    def __aiter__(self) -> _Subscription:
+        return self
+
+    async def __anext__(self) -> Envelope:
+        while not self._pending:
+            self._bell.drain()
+            if not self._read():
+                await self._rung()
+        return self._pending.pop(0)
+
+    def _read(self) -> bool:
+        """A reading look of some microseconds, hence on the loop's own thread."""
+        rows = messages.casts_since(self._link, self._seen)
+        for number, topic, data in rows:
+            self._seen = number
+            if any(topic_matches(pattern, topic) for pattern in self._topics):
+                with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+                    self._pending.append(_DECODE(data))
+        return bool(rows)
+
+    async def _rung(self) -> None:
+        loop = asyncio.get_running_loop()
+        descriptor = self._bell.fileno()
+        if descriptor < 0:
+            await asyncio.sleep(doorbell.POLL)
+            return
+        rung = asyncio.Event()
+        loop.add_reader(descriptor, rung.set)
+        try:
+            async with asyncio.timeout(doorbell.POLL):
+                await rung.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(descriptor)
+
+    async def aclose(self) -> None:
+        self._bell.close()
+
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_DECODE = msgspec.msgpack.Decoder(Envelope).decode
