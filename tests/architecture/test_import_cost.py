@@ -23,8 +23,8 @@ print("\\n".join(sys.modules))
 
 #: packages and modules that cost time or memory and that a process which only declares tasks has no use for
 TOO_EARLY = {
-    "asyncio", "click", "concurrent.futures", "email", "importlib.metadata", "kombu", "logging", "multiprocessing", "pydantic",
-    "redis", "rich", "selectors", "socket", "sqlite3", "ssl", "subprocess", "yaml", "zoneinfo",
+    "asyncio", "click", "concurrent.futures", "email", "importlib.metadata", "kombu", "logging", "multiprocessing",
+    "pydantic", "redis", "rich", "selectors", "socket", "sqlite3", "ssl", "subprocess", "yaml", "zoneinfo",
 }  # fmt: skip
 
 

@@ -406,8 +406,9 @@ class Celeriac:
                 raise RuntimeError("the app is not finalized: call app.finalize() (autofinalize is off)")
             self._finalizing = True
             try:
+                annotations = self.settings.task_annotations
                 declare_shared(self)
-                for task in list(self.registry.values()):
+                for task in list(self.registry.values()) if annotations else ():
                     self._annotate(task)
                 self.finalized = True
             finally:

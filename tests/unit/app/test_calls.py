@@ -159,8 +159,8 @@ def test_missing_queues_can_be_forbidden():
 def test_headers_properties_and_the_rest(add: Any, sent: Any):
     add.apply_async(
         (1,), task_id="my-id", headers={"my": "header"}, MessageGroupId="g1", shadow="shown", reply_to="there",
-        retries=2, group_id="g", group_index=4, root_id="r", parent_id="p", compression="gzip", delivery_mode="transient",
-        replaced_task_nesting=1, time_limit=10, soft_time_limit=5, ignore_result=True,
+        retries=2, group_id="g", group_index=4, root_id="r", parent_id="p", compression="gzip",
+        delivery_mode="transient", replaced_task_nesting=1, time_limit=10, soft_time_limit=5, ignore_result=True,
     )  # fmt: skip
     headers, properties = sent.headers, sent.properties
     assert headers["my"] == "header"

@@ -189,7 +189,7 @@ def test_what_is_current(app: Celeriac):
     assert current_app.main == "proj"
     assert repr(current_app) == repr(app)
     with pytest.raises(RuntimeError, match="no task is running"):
-        current_task.name
+        _ = current_task.name
     assert not current_task
 
     @app.task
