@@ -149,7 +149,7 @@ class InlineExecutor:
 
     async def _look_until(self, reached: Callable[[], bool], deadline: Callable[[], float]) -> None:
         # The thread's end is no event that stop() could wait for: outcomes() waits for that one.
-        while not reached() and (left := deadline() - self._clock.monotonic()) > 0:
+        while not reached() and (left := deadline() - self._clock.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, _LOOK))
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────

@@ -27,7 +27,7 @@ from celeriac.worker import logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
-from celeriac.worker.dispatch import Dispatch
+from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
@@ -157,8 +157,10 @@ class Pipeline:
         self.leases = Leases(session, claims, numbers.lease, clock)
         self.shutdown = Shutdown(self.intake, dispatch, self.endings, settle, claims, executor, numbers, clock)
         self.endings.on_room = self.intake.wake
-        settle.on_settled = self._after_settling
-        services: list[Service] = [session, self.endings, settle, dispatch, self.intake]
+        settle.on_settled = claims.on_freed = self._go_on
+        room = RoomWatch(self._go_on, clock)
+        dispatch.on_blocked = self.intake.on_blocked = room.blocked
+        services: list[Service] = [session, self.endings, settle, dispatch, room, self.intake]
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
@@ -168,7 +170,7 @@ class Pipeline:
             )
         self.supervisor = Supervisor(services, clock, random)
 
-    def _after_settling(self) -> None:
+    def _go_on(self) -> None:
         self.dispatch.pump()  # a claim may have waited behind one of the same id
         self.intake.wake()
 
@@ -222,6 +224,7 @@ class Worker:
             await self._work(pipeline, stop)
             code = await pipeline.shutdown.run()
         finally:
+            pipeline.dispatch.paused = True
             # nothing may run here any more when the broker gives the messages to somebody else
             await parts.executor.stop(0.0)
             await pipeline.supervisor.stop()

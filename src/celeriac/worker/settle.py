@@ -160,6 +160,9 @@ class Settle:
                 return
             except (OperationalError, BackendError) as error:
                 failures += 1
+                if isinstance(error, PublishRejected) and failures > _PATIENCE:
+                    await self._write_apart(batch, error)
+                    return
                 self._report(batch, failures, error, epoch)
             except Exception as error:
                 logger.exception("writing %d outcomes failed in a way no driver should", len(batch))

@@ -87,6 +87,7 @@ class Broker(Faults):
         self.renewals: list[int] = []
         self.commit_sizes: list[tuple[int, int, int]] = []
         self.arrived = asyncio.Event()
+        self.receiving = 0  #: how many fetches have had to wait
         self._receipt = 0
 
     def put(
@@ -197,6 +198,7 @@ class BottleConsumer:
         taken = broker.take(limit, self.number)
         if not taken:
             broker.arrived.clear()
+            broker.receiving += 1
             try:
                 async with asyncio.timeout(wait):
                     await broker.arrived.wait()

@@ -46,6 +46,7 @@ def test_a_stop_while_a_fetch_is_in_flight_gives_back_what_it_brings(make_rig: M
     async def story(rig: Rig) -> None:
         async with rig.running():
             intake = rig.worker.pipeline.intake  # type: ignore[union-attr]
+            await rig.until(lambda: rig.broker.receiving)
             stopping = asyncio.create_task(intake.stop(5.0))
             await asyncio.sleep(0)
             rig.broker.put("app.slow", "late")

@@ -79,6 +79,8 @@ class NurseryLink:
             async with asyncio.timeout(self._options.start_timeout):
                 answer = await self._loaded
         except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):  # it is in the user's code, which does not listen to us
+                os.kill(self._pid, signal.SIGKILL)
             await self.close()
             raise ImproperlyConfigured(
                 f"{setup.argument or setup.target} was not loaded within {self._options.start_timeout} s "

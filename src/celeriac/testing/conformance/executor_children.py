@@ -86,9 +86,13 @@ class ChildrenSuite(ExecutorSuite):
             ran = tmp_path / "ran"
             async with self.running(children=1, slots_per_child=1) as executor:
                 await self.warm_up(executor)
+                bomb = str(tmp_path / "bomb")
+                for _ in range(5):
+                    await run_all(executor, *(request_for("exit_if", bomb, id=f"x{number}") for number in range(10)))
                 before = [request_for("mark", str(ran), id=f"before{number}") for number in range(20)]
                 after = [request_for("mark", str(ran), id=f"after{number}") for number in range(20)]
-                executor.submit([*before, request_for("exit_at_once", 1, id="crash"), *after])
+                (tmp_path / "bomb").touch()
+                executor.submit([*before, request_for("exit_if", bomb, id="crash"), *after])
                 outcomes = await gather(executor, 41)
                 crash = outcomes.pop("crash")
                 assert isinstance(crash, Lost)

@@ -98,9 +98,13 @@ class SuiteRegistry:
 
 
 def load(argument: str) -> SuiteRegistry:
-    """What a child calls. ``argument`` chooses: ``suite``, ``broken`` (does not import), ``threaded`` (starts one)."""
+    """What a child calls. ``argument`` chooses: ``suite``, ``broken`` (does not import), ``threaded`` (starts a
+    thread), ``slow`` (to import).
+    """
     if argument == "broken":
         raise ImportError("no module named 'left_out'")
+    if argument == "slow":
+        time.sleep(PATIENCE)
     if argument == "threaded":
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
     return SuiteRegistry()
@@ -178,6 +182,12 @@ def leave_process() -> None:
 
 def exit_at_once(status: int) -> None:
     os._exit(status)
+
+
+def exit_if(path: str) -> None:
+    """Harmless until ``path`` exists."""
+    if os.path.exists(path):
+        os._exit(1)
 
 
 def kill_myself(number: int) -> None:
@@ -260,6 +270,6 @@ def send_later() -> None:
 
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     add, add_async, noop, where, big, show_request, fail, fail_async, fail_as_expected, return_what_cannot_be_stored,
-    ask_for_retry, ignore_me, reject_me, leave_process, exit_at_once, kill_myself, segfault, close_every_file, mark,
+    ask_for_retry, ignore_me, reject_me, leave_process, exit_at_once, exit_if, kill_myself, segfault, close_every_file, mark,
     block, block_async, clean_up, clean_up_async, defy, start_process, send_later,
 )  # fmt: skip
