@@ -7,6 +7,7 @@ least once a second anyway.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import hashlib
@@ -50,7 +51,6 @@ class Doorbells:
         self._directory_name = os.fspath(self._directory)
         self._listing: dict[str, list[str]] = {}
         self._listed_at = -1
-        self._sender: socket.socket | None = None
 
     def ring(self, kind: str, words: Iterable[str] = ()) -> None:
         """Wake the waiters of ``kind``; ``words`` (queue names, task ids) let them tell whether it concerns them."""
@@ -83,10 +83,7 @@ class Doorbells:
         return self._listing.get(kind, [])
 
     def _send(self, names: list[str], text: bytes) -> None:
-        sender = self._sender
-        if sender is None:
-            sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sender.setblocking(False)
+        sender = _sender()
         for name in names:
             try:
                 sender.sendto(text, name)
@@ -118,6 +115,8 @@ class Bell:
             listener.close()
             return
         self._socket = listener
+        # also at the end of the process, which then leaves no socket behind
+        self._finalizer = weakref.finalize(self, _remove, listener, os.fspath(self.path))
         _bells.add(self)
 
     def fileno(self) -> int:
@@ -163,23 +162,27 @@ class Bell:
         if self._socket is None:
             self._fallback.set()
             return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.sendto(_INTERRUPT, os.fspath(self.path))
+        with contextlib.suppress(OSError):
+            _sender().sendto(_INTERRUPT, os.fspath(self.path))
 
     def close(self) -> None:
         listener, self._socket = self._socket, None
         self._fallback.set()
         if listener is not None:
-            listener.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+            self._finalizer()
 
     def inherited(self) -> None:
         """In a forked child: the socket is the parent's."""
         listener, self._socket = self._socket, None
         if listener is not None:
+            self._finalizer.detach()
             listener.close()
+
+
+def _remove(listener: socket.socket, name: str) -> None:
+    listener.close()
+    with contextlib.suppress(OSError):
+        os.unlink(name)
 
 
 def directory_for(path: Path) -> Path:
@@ -211,6 +214,18 @@ def make_private(directory: Path) -> bool:
 
 
 _bells: weakref.WeakSet[Bell] = weakref.WeakSet()
+#: the socket that rings, one per process; unbound, so a forked child may use its parent's
+_senders: list[socket.socket] = []
+
+
+def _sender() -> socket.socket:
+    if not _senders:
+        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender.setblocking(False)
+        atexit.register(sender.close)
+        _senders.append(sender)
+    return _senders[0]
+
 
 
 def _after_fork_in_child() -> None:

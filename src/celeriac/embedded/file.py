@@ -352,7 +352,7 @@ def _pauses() -> Iterator[float]:
     """How long to wait between two tries for a lock; transactions last a millisecond or less."""
     pause = 0.0003
     while True:
-        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - only spreads the tries
+        yield pause * random.uniform(0.5, 1.5)
         pause = min(pause * 1.5, 0.01)
 
 
@@ -402,6 +402,4 @@ def _leak(connection: sqlite3.Connection) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

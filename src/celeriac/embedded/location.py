@@ -16,7 +16,26 @@ from celeriac.errors import ImproperlyConfigured
 
 #: types in /proc/self/mountinfo whose locks or shared memory do not hold between hosts
 _NETWORK_TYPES = frozenset(
-    "nfs nfs4 cifs smb3 smbfs ncpfs afs ceph glusterfs lustre gpfs beegfs orangefs pvfs2 ocfs2 gfs2 9p davfs".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "orangefs",
+        "pvfs2",
+        "ocfs2",
+        "gfs2",
+        "9p",
+        "davfs",
+    ]
 )
 _NETWORK_FUSE = ("sshfs", "s3fs", "gcsfuse", "glusterfs", "ceph", "rclone", "davfs", "goofys", "blobfuse", "nfs")
 
@@ -61,8 +80,8 @@ def prepare(location: Location) -> Path:
         kind = file_system_of(directory)
         if kind is not None and not location.network_allowed:
             raise ImproperlyConfigured(
-                f"{location.path} lies on a network file system ({kind}), where SQLite's locks are not reliable. Choose "
-                f"a local path, use another broker, or append ?network=allow to the URL if one host alone uses it."
+                f"{location.path} lies on a network file system ({kind}), where SQLite's locks are not reliable. "
+                f"Choose a local path, use another broker, or append ?network=allow to the URL if one host alone uses it."
             )
         _own_file(location.path)
     except OSError as error:

@@ -190,9 +190,7 @@ def _read_metas(entries: list[tuple[int, int, int, int, int, int, int]], metas: 
     return found
 
 
-def _delivery(
-    queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes
-) -> Delivery:
+def _delivery(queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes) -> Delivery:
     if isinstance(meta, str):
         return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered == 1, meta)
     envelope = Envelope(body, meta.headers, meta.properties)
@@ -203,7 +201,8 @@ def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Recei
     """Hold on to messages until ``until``. Returns the receipts that are lost."""
     wanted = msgspec.json.encode(receipts).decode()
     changed = link.execute(
-        "UPDATE held SET until = ? WHERE (token, id) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        "UPDATE held SET until = ? WHERE (token, id) IN "
+        "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
         (until, wanted),
     )
     if changed == len(receipts):
@@ -419,7 +418,9 @@ _REMEMBERED, _REMEMBERED_MS = 10_000, 60_000
 def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
     def work(connection: sqlite3.Connection) -> None:
         for envelope in envelopes:
-            connection.execute("INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)", (topic, now, envelope))
+            connection.execute(
+                "INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)", (topic, now, envelope)
+            )
         newest = connection.execute("SELECT max(id) FROM broadcast").fetchone()[0]
         connection.execute("DELETE FROM broadcast WHERE id <= ?", (newest - _REMEMBERED,))
         connection.execute(

@@ -74,9 +74,7 @@ def _finishing_rows(records: Sequence[ResultRecord], acks: Sequence[Receipt], no
         )
         for record in records
     ]  # fmt: skip
-    return [
-        (receipt or _NO_RECEIPT) + (record or _NO_RECORD) for receipt, record in zip_longest(acks, described)
-    ]
+    return [(receipt or _NO_RECEIPT) + (record or _NO_RECORD) for receipt, record in zip_longest(acks, described)]
 
 
 def read(link: Link, ids: Sequence[str], now: int) -> dict[str, ResultRecord]:
@@ -88,8 +86,7 @@ def read(link: Link, ids: Sequence[str], now: int) -> dict[str, ResultRecord]:
             part = list(dict.fromkeys(ids[start : start + 500]))
             marks = ",".join("?" * len(part))
             for row in connection.execute(
-                f"SELECT {_COLUMNS} FROM result WHERE task_id IN ({marks}) "
-                f"AND (expires_at IS NULL OR expires_at > ?)",
+                f"SELECT {_COLUMNS} FROM result WHERE task_id IN ({marks}) AND (expires_at IS NULL OR expires_at > ?)",
                 [*part, now],
             ).fetchall():
                 task_id, status, payload, content_type, encoding, group_id, expires_at = row
@@ -115,8 +112,7 @@ def tidy(link: Link, now: int) -> int:
         removed = 0
         for table, key in (("result", "number"), ("buried", "id"), ("saved_group", "id")):
             removed += connection.execute(
-                f"DELETE FROM {table} WHERE {key} IN "
-                f"(SELECT {key} FROM {table} WHERE expires_at <= ? LIMIT {_BITE})",
+                f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE expires_at <= ? LIMIT {_BITE})",
                 (now,),
             ).rowcount
         return removed

@@ -24,9 +24,7 @@ class Insert:
         row = "(" + ",".join("?" * width) + ")"
         self._empty = (None,) * width
         self._sizes = [1 << power for power in range(WIDEST.bit_length())]
-        self._sql = {
-            size: f"INSERT INTO {target} ({columns}) VALUES " + ",".join([row] * size) for size in self._sizes
-        }
+        self._sql = {size: f"INSERT INTO {target} ({columns}) VALUES " + ",".join([row] * size) for size in self._sizes}
 
     def statements(self, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
         """The statements and their parameters that insert ``rows``; one for up to 64 rows."""

@@ -64,7 +64,7 @@ def destinations(route: Route, bindings: Iterable[Binding]) -> list[str]:
     found = list(dict.fromkeys(binding.queue for binding in bindings if matches(binding, route.routing_key)))
     if not found:
         raise Unroutable(
-            f"No queue is bound to exchange {route.exchange!r} for routing key {route.routing_key!r}. Declare the queue "
-            f"in task_queues, or start the worker that consumes it once."
+            f"No queue is bound to exchange {route.exchange!r} for routing key {route.routing_key!r}. Declare the "
+            f"queue in task_queues, or start the worker that consumes it once."
         )
     return found

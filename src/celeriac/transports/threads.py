@@ -8,9 +8,11 @@ it is gone, it waits here for the next one that asks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from celeriac.errors import OperationalError
@@ -87,10 +89,9 @@ class _Job:
             answer = self._work()
         except BaseException as caught:
             error = caught
-        try:
+        # a closed loop: nobody is left to tell; the leases end by themselves
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._deliver, answer, error)
-        except RuntimeError:
-            pass  # the loop is closed: nobody is left to tell; the leases end by themselves
 
     def _deliver(self, answer: Any, error: BaseException | None) -> None:
         if self.future.cancelled():
@@ -129,7 +130,7 @@ class ThreadedConsumer:
                 return found
             left = max(0.0, ends - time.monotonic())
             if self._under_way is None:
-                self._under_way = self._receiving.submit(lambda: self._inner.receive(limit, left))
+                self._under_way = self._receiving.submit(partial(self._inner.receive, limit, left))
                 self._under_way.add_done_callback(self._note_received)
             try:
                 # shielded: what the thread brings belongs to this object, not to the coroutine that is waiting

@@ -1,0 +1,176 @@
+"""Waiting for results: one look at the store serves all threads that wait.
+
+Among the threads inside :class:`Waiter` one leads: it watches (or polls) for everybody's ids and hands out what it
+finds; when it has what it came for, another takes over. No thread is started, and the store is asked again at least
+once a second however quiet its notifications are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from celeriac.results.base import Watches
+from celeriac.rules.states import READY_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from celeriac.clock import Clock
+    from celeriac.results.base import ResultRecord, ResultStore
+
+#: longest time, in seconds, between two looks at the store
+LOOK = 1.0
+#: first pause of a store that cannot notify, doubled up to LOOK
+_FIRST_PAUSE = 0.005
+#: ids that one look asks a polled store for
+_POLL_BATCH = 1000
+
+
+class Interruptions:
+    """How one thread tells all that watch a store to look up; one that came a moment too early is not missed."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seen = threading.local()
+
+    def add(self) -> None:
+        self._count += 1
+
+    def take(self) -> bool:
+        """Whether there was one since this thread asked last."""
+        fresh = self._count != getattr(self._seen, "count", 0)
+        self._seen.count = self._count
+        return fresh
+
+
+class Waiter:
+    """Waits for the results of one store. Thread-safe, fork-safe, starts no thread."""
+
+    def __init__(self, store: ResultStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._watcher = store if isinstance(store, Watches) else None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        #: everybody who waits, the leader included
+        self._waits: list[_Wait] = []
+        self._leader: _Wait | None = None
+        self._interrupted = False
+        #: rung when the leader of a polled store should look at once
+        self._hurry = threading.Event()
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
+        """Block until every one of ``ids`` is ready, at most ``timeout`` seconds; the ready ones there are."""
+        return self._join(_Wait(ids, len(set(ids))), timeout)
+
+    def wait_any(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
+        """Block until at least one of ``ids`` is ready, at most ``timeout`` seconds; the ready ones there are."""
+        return self._join(_Wait(ids, min(1, len(ids))), timeout)
+
+    def interrupt(self) -> None:
+        """Make every wait that is going on return soon with what it has; if there is none, the next one."""
+        with self._lock:
+            self._interrupted = not self._waits
+            for wait in self._waits:
+                wait.interrupted = True
+                wait.turn.set()
+        self._hurry_up()
+
+    def _join(self, wait: _Wait, timeout: float | None) -> Mapping[str, ResultRecord]:
+        if self._pid != os.getpid():  # the waits are those of the parent's threads
+            self._reset()
+        ends = None if timeout is None else time.monotonic() + timeout
+        wait.take(self._look(list(wait.missing)))
+        if wait.is_over() or timeout == 0:
+            return wait.found
+        with self._lock:
+            self._waits.append(wait)
+            wait.interrupted, self._interrupted = self._interrupted, False
+            leads = self._leader is None
+            if leads:
+                self._leader = wait
+        try:
+            if not leads:
+                self._hurry_up()  # the leader does not ask for these ids yet
+            while not wait.is_over():
+                left = LOOK if ends is None else ends - time.monotonic()
+                if left <= 0:
+                    break
+                if self._leader is wait:
+                    self._lead(wait, min(left, LOOK))
+                else:
+                    wait.turn.wait(min(left, LOOK))
+                    wait.turn.clear()
+        finally:
+            self._leave(wait)
+        return wait.found
+
+    # ── leading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _lead(self, mine: _Wait, seconds: float) -> None:
+        with self._lock:
+            ids = list(dict.fromkeys(task_id for wait in self._waits for task_id in wait.missing))
+        if self._watcher is not None:
+            found = self._watcher.watch(ids, seconds)
+        else:
+            self._hurry.wait(min(seconds, mine.pause))
+            self._hurry.clear()
+            found = self._look(ids)
+            mine.pause = _FIRST_PAUSE if found else min(LOOK, mine.pause * 2)
+        if found:
+            with self._lock:
+                for wait in self._waits:
+                    if wait.take(found) and wait is not mine:
+                        wait.turn.set()
+
+    def _look(self, ids: Sequence[str]) -> dict[str, ResultRecord]:
+        found: dict[str, ResultRecord] = {}
+        for start in range(0, len(ids), _POLL_BATCH):
+            records = self._store.read(ids[start : start + _POLL_BATCH])
+            found.update({key: record for key, record in records.items() if record.status in READY_STATES})
+        return found
+
+    def _leave(self, wait: _Wait) -> None:
+        with self._lock:
+            self._waits.remove(wait)
+            if self._leader is wait:
+                self._leader = next((other for other in self._waits if not other.is_over()), None)
+                if self._leader is not None:
+                    self._leader.turn.set()
+
+    def _hurry_up(self) -> None:
+        if self._watcher is not None:
+            self._watcher.interrupt()
+        else:
+            self._hurry.set()
+
+
+class _Wait:
+    """One thread's wait."""
+
+    __slots__ = ("enough", "found", "interrupted", "missing", "pause", "turn")
+
+    def __init__(self, ids: Sequence[str], enough: int) -> None:
+        self.missing = dict.fromkeys(ids)
+        self.enough = enough
+        self.found: dict[str, ResultRecord] = {}
+        self.turn = threading.Event()
+        self.interrupted = False
+        self.pause = _FIRST_PAUSE
+
+    def is_over(self) -> bool:
+        return self.interrupted or len(self.found) >= self.enough
+
+    def take(self, records: Mapping[str, ResultRecord]) -> bool:
+        """Keep those that are waited for; whether this ends the wait."""
+        smaller, larger = (records, self.missing) if len(records) < len(self.missing) else (self.missing, records)
+        for task_id in [task_id for task_id in smaller if task_id in larger]:
+            self.found[task_id] = records[task_id]
+            del self.missing[task_id]
+        return self.is_over()

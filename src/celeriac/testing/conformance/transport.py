@@ -1,0 +1,651 @@
+"""What every transport must do. ``class TestMine(TransportSuite)`` plus a fixture ``driver`` runs it.
+
+The suite waits for events and never sleeps for luck; time passes through ``TransportDriver.advance``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from celeriac.errors import PublishRejected, Unroutable
+from celeriac.transports.base import (
+    ACK,
+    RELEASE,
+    RELEASE_COUNTED,
+    Bury,
+    Commits,
+    Consumer,
+    Delivery,
+    Envelope,
+    Outgoing,
+    Park,
+    Publisher,
+    QueueSpec,
+    Route,
+    Settlement,
+    Transport,
+)
+from celeriac.wire.result_record import ResultRecord
+
+T = TypeVar("T")
+
+#: seconds that one test may take
+DEADLINE = 30.0
+_numbers = count(1)
+
+
+class TransportDriver(msgspec.Struct, kw_only=True):
+    """How the suite reaches a driver."""
+
+    name: str
+    #: a new transport object; all reach the same broker
+    open: Callable[[], Transport]
+    #: let this many seconds pass for the broker (push its clock, or wait)
+    advance: Callable[[float], None]
+    #: seconds since the epoch, as the broker sees them
+    time: Callable[[], float]
+    #: seconds that a held message stays its holder's
+    lease: float
+    max_bytes: int
+    #: reads a stored result, if the transport ``Commits``
+    read_result: Callable[[str], ResultRecord | None] = lambda _: None
+
+
+def run(work: Awaitable[T]) -> T:
+    """Run a coroutine to its end, or fail after DEADLINE."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(DEADLINE):
+            return await work
+
+    return asyncio.run(bounded())
+
+
+def message(
+    queue: str, body: bytes = b"[[],{},{}]", *, priority: int | None = None, route: Route | None = None,
+    not_before: float | None = None, task_id: str = "t", **headers: Any,
+) -> Outgoing:  # fmt: skip
+    properties: dict[str, Any] = {"content_type": "application/json", "content_encoding": "utf-8"}
+    if priority is not None:
+        properties["priority"] = priority
+    envelope = Envelope(body, {"id": task_id, "task": "t", **headers}, properties)
+    return Outgoing(envelope, route or Route("", queue), not_before)
+
+
+def numbered(queue: str, numbers: Sequence[int], **options: Any) -> list[Outgoing]:
+    return [message(queue, b"%d" % number, **options) for number in numbers]
+
+
+def numbers_of(deliveries: Sequence[Delivery]) -> list[int]:
+    return [int(delivery.envelope.body) for delivery in deliveries]
+
+
+async def receive_all(consumer: Consumer, wanted: int, at_once: int = 100) -> list[Delivery]:
+    """Exactly ``wanted`` messages; the test's deadline ends a wait for too few."""
+    found: list[Delivery] = []
+    while len(found) < wanted:
+        found.extend(await consumer.receive(min(at_once, wanted - len(found)), 0.5))
+    return found
+
+
+async def acknowledge(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
+    assert not await consumer.settle([Settlement(delivery.receipt, ACK) for delivery in deliveries])
+
+
+class TransportSuite:
+    """The tests. Each uses queues of its own."""
+
+    @pytest.fixture
+    def transport(self, driver: TransportDriver) -> Any:
+        transport = driver.open()
+        yield transport
+        transport.close()
+
+    @pytest.fixture
+    def queue(self) -> str:
+        return f"conformance-{next(_numbers)}"
+
+    @pytest.fixture
+    def publish(self, transport: Transport) -> Any:
+        publisher: Publisher = transport.publisher()
+        yield lambda *batch: publisher.publish(batch, time.monotonic() + 10)
+        publisher.close()
+
+    @pytest.fixture
+    def admin(self, transport: Transport) -> Any:
+        admin = transport.admin()
+        yield admin
+        admin.close()
+
+    @pytest.fixture
+    def consuming(self, transport: Transport) -> Callable[..., Any]:
+        """``async with consuming('a', 'b') as consumer``: closed at the end."""
+
+        @contextlib.asynccontextmanager
+        async def consuming(*queues: str) -> Any:
+            consumer = transport.consumer([QueueSpec(name=name) for name in queues], "owner")
+            try:
+                yield consumer
+            finally:
+                await consumer.close()
+
+        return consuming
+
+    # ── publishing and receiving ─────────────────────────────────────────────────────────────────────────────
+
+    def test_a_message_arrives_unchanged(self, publish: Any, consuming: Any, queue: str) -> None:
+        sent = message(queue, bytes(range(256)), eta=None, retries=3, timelimit=[None, 1.5], text="ü\n", nested={"a": [1]})
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(sent)
+                (found,) = await receive_all(consumer, 1)
+                assert found.envelope.body == sent.envelope.body
+                assert found.envelope.headers == sent.envelope.headers
+                assert sent.envelope.properties.items() <= found.envelope.properties.items()
+                assert found.queue == queue
+                assert found.route.routing_key == queue
+                assert found.malformed is None
+                assert not found.redelivered
+                await acknowledge(consumer, [found])
+                assert not await consumer.receive(10, 0)
+
+        run(scenario())
+
+    def test_large_and_empty_bodies(self, publish: Any, consuming: Any, queue: str) -> None:
+        bodies = [b"", b"x" * 300_000, b"y", b"\0" * 70_000, b"z" * 65_536]
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*(message(queue, body) for body in bodies))
+                found = await receive_all(consumer, len(bodies))
+                assert sorted(delivery.envelope.body for delivery in found) == sorted(bodies)
+                await acknowledge(consumer, found)
+
+        run(scenario())
+
+    def test_in_order(self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+        if not transport.capabilities.ordered:
+            pytest.skip("not ordered")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*numbered(queue, range(150)))
+                for number in range(150, 160):
+                    publish(*numbered(queue, [number]))
+                assert numbers_of(await receive_all(consumer, 160, at_once=7)) == list(range(160))
+
+        run(scenario())
+
+    def test_never_more_than_asked_for(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*numbered(queue, range(10)))
+                assert len(await consumer.receive(3, 1)) == 3
+                assert len(await consumer.receive(1, 1)) == 1
+
+        run(scenario())
+
+    def test_an_empty_queue_is_waited_for_in_vain(self, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                began = time.monotonic()
+                assert not await consumer.receive(5, 0.1)
+                assert time.monotonic() - began >= 0.09
+
+        run(scenario())
+
+    def test_a_message_ends_the_wait(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                assert not await consumer.receive(1, 0)
+                waiting = asyncio.ensure_future(consumer.receive(1, DEADLINE))
+                await asyncio.sleep(0.05)
+                await asyncio.to_thread(publish, message(queue))
+                assert len(await waiting) == 1
+
+        run(scenario())
+
+    def test_only_from_its_own_queues(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue, queue + "-b") as consumer:
+                publish(*numbered(queue + "-foreign", [1]), *numbered(queue, [2]), *numbered(queue + "-b", [3]))
+                found = await receive_all(consumer, 2)
+                assert sorted(numbers_of(found)) == [2, 3]
+                assert {delivery.queue for delivery in found} == {queue, queue + "-b"}
+                assert not await consumer.receive(1, 0)
+
+        run(scenario())
+
+    def test_a_long_queue_starves_no_other(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue, queue + "-b") as consumer:
+                publish(*numbered(queue, range(100)), *numbered(queue + "-b", range(100)))
+                first = await receive_all(consumer, 20, at_once=5)
+                assert {delivery.queue for delivery in first} == {queue, queue + "-b"}
+
+        run(scenario())
+
+    def test_two_consumers_share_without_doubles(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as one, consuming(queue) as two:
+                publish(*numbered(queue, range(200)))
+                found: list[int] = []
+
+                async def drain(consumer: Consumer) -> None:
+                    while len(found) < 200:
+                        deliveries = await consumer.receive(7, 0.1)
+                        found.extend(numbers_of(deliveries))
+                        await acknowledge(consumer, deliveries)
+
+                await asyncio.gather(drain(one), drain(two))
+                assert sorted(found) == list(range(200))
+
+        run(scenario())
+
+    def test_many_threads_publish(self, publish: Any, consuming: Any, queue: str) -> None:
+        threads = [
+            threading.Thread(target=lambda start=start: [publish(*numbered(queue, [start + n])) for n in range(20)])
+            for start in range(0, 160, 20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                found = await receive_all(consumer, 160)
+                assert sorted(numbers_of(found)) == list(range(160))
+                await acknowledge(consumer, found)
+
+        run(scenario())
+
+    def test_a_cancelled_receive_loses_nothing(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                for number in range(20):
+                    waiting = asyncio.ensure_future(consumer.receive(1, DEADLINE))
+                    await asyncio.to_thread(publish, *numbered(queue, [number]))
+                    waiting.cancel()
+                    found: Sequence[Delivery] = ()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        found = await waiting
+                    if not found:
+                        found = await receive_all(consumer, 1)
+                    assert numbers_of(found) == [number]
+                    await acknowledge(consumer, found)
+
+        run(scenario())
+
+    def test_a_message_too_large_is_refused(self, driver: TransportDriver, publish: Any, admin: Any, queue: str) -> None:
+        with pytest.raises(PublishRejected):
+            publish(message(queue), message(queue, b"x" * (driver.max_bytes + 1)))
+        assert admin.depth(queue) == 0
+
+    # ── settling ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_released_messages_come_back_first(
+        self, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*numbered(queue, range(6)))
+                found = await receive_all(consumer, 4)
+                await acknowledge(consumer, found[:1])
+                assert not await consumer.settle([Settlement(delivery.receipt, RELEASE) for delivery in found[1:]])
+                again = await receive_all(consumer, 5)
+                if transport.capabilities.ordered:
+                    assert numbers_of(again) == [1, 2, 3, 4, 5]
+                if transport.capabilities.counts_attempts:
+                    assert [delivery.attempt for delivery in again] == [0] * 5
+
+        run(scenario())
+
+    def test_attempts_are_counted_when_told(self, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+        if not transport.capabilities.counts_attempts:
+            pytest.skip("does not count attempts")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(message(queue))
+                for attempt in range(3):
+                    (found,) = await receive_all(consumer, 1)
+                    assert found.attempt == attempt
+                    assert found.redelivered is (attempt > 0)
+                    assert "x-celeriac-attempts" not in found.envelope.headers
+                    assert not await consumer.settle([Settlement(found.receipt, RELEASE_COUNTED)])
+
+        run(scenario())
+
+    def test_settled_twice_is_lost(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*numbered(queue, range(3)))
+                found = await receive_all(consumer, 3)
+                await acknowledge(consumer, found[:1])
+                lost = await consumer.settle([Settlement(delivery.receipt, ACK) for delivery in found])
+                assert list(lost) == [found[0].receipt]
+                assert not await consumer.receive(1, 0)
+                for verdict in (RELEASE, Park(until=0.0), Bury(reason="no")):
+                    assert list(await consumer.settle([Settlement(found[1].receipt, verdict)])) == [found[1].receipt]
+                assert not await consumer.receive(1, 0)
+
+        run(scenario())
+
+    def test_closing_gives_back_what_is_held(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as first:
+                publish(*numbered(queue, range(5)))
+                found = await receive_all(first, 5)
+                await acknowledge(first, found[:2])
+            await first.close()  # idempotent
+            async with consuming(queue) as second:
+                assert sorted(numbers_of(await receive_all(second, 3))) == [2, 3, 4]
+
+        run(scenario())
+
+    def test_buried_messages_do_not_come_back(self, publish: Any, consuming: Any, admin: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(*numbered(queue, range(3)))
+                found = await receive_all(consumer, 3)
+                verdicts = [Bury(reason="too often", worker="w"), Bury(reason="unreadable", quarantine=True), ACK]
+                batch = [Settlement(one.receipt, verdict) for one, verdict in zip(found, verdicts, strict=True)]
+                assert not await consumer.settle(batch)
+                assert not await consumer.receive(3, 0)
+                assert admin.depth(queue) == 0
+
+        run(scenario())
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_an_expired_lease_frees_the_message(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.leases:
+            pytest.skip("no leases")
+
+        async def scenario() -> None:
+            async with consuming(queue) as gone, consuming(queue) as heir:
+                publish(*numbered(queue, range(4)))
+                held = await receive_all(gone, 2)
+                driver.advance(driver.lease + 0.5)
+                found = await receive_all(heir, 4)
+                assert sorted(numbers_of(found)) == [0, 1, 2, 3]
+                if transport.capabilities.ordered:
+                    assert numbers_of(found) == [0, 1, 2, 3]
+                if transport.capabilities.counts_attempts:
+                    assert {int(one.envelope.body): one.attempt for one in found} == {0: 1, 1: 1, 2: 0, 3: 0}
+                # the late one may neither acknowledge nor renew nor give back what is the heir's now
+                receipts = [delivery.receipt for delivery in held]
+                assert list(await gone.renew(receipts)) == receipts
+                assert list(await gone.settle([Settlement(receipt, ACK) for receipt in receipts])) == receipts
+                assert list(await gone.settle([Settlement(receipts[0], RELEASE)])) == receipts[:1]
+                assert not await heir.renew([delivery.receipt for delivery in found])
+                await acknowledge(heir, found)
+
+        run(scenario())
+
+    def test_renewing_keeps_the_lease(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.leases:
+            pytest.skip("no leases")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer, consuming(queue) as other:
+                publish(*numbered(queue, range(2)))
+                kept, dropped = await receive_all(consumer, 2)
+                for _ in range(3):
+                    driver.advance(driver.lease * 0.6)
+                    assert not await consumer.renew([kept.receipt])
+                (found,) = await receive_all(other, 1)
+                assert found.envelope.body == dropped.envelope.body
+                assert not await other.receive(1, 0)
+                await acknowledge(consumer, [kept])
+                driver.advance(driver.lease * 0.6)
+                await acknowledge(other, [found])
+                driver.advance(driver.lease * 2)
+                assert not await consumer.receive(1, 0)
+
+        run(scenario())
+
+    # ── time and priority ────────────────────────────────────────────────────────────────────────────────────
+
+    def test_a_delayed_message_waits_for_its_time(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, admin: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.delays:
+            pytest.skip("no delays")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                now = driver.time()
+                publish(
+                    *numbered(queue, [3], not_before=now + 120),
+                    *numbered(queue, [2], not_before=now + 60),
+                    *numbered(queue, [1], not_before=now - 60),
+                )
+                for number, later in ((1, 61), (2, 60), (3, 0)):
+                    found = await receive_all(consumer, 1)
+                    assert numbers_of(found) == [number]
+                    await acknowledge(consumer, found)
+                    assert not await consumer.receive(5, 0)
+                    assert admin.depth(queue) == 3 - number
+                    driver.advance(later)
+
+        run(scenario())
+
+    def test_a_wait_ends_when_a_delay_does(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.delays:
+            pytest.skip("no delays")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                due = driver.time() + 0.3
+                publish(message(queue, not_before=due))
+                (found,) = await consumer.receive(1, DEADLINE)
+                assert 0 <= driver.time() - due < 5
+                await acknowledge(consumer, [found])
+
+        run(scenario())
+
+    def test_a_parked_message_waits_for_its_time(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.delays:
+            pytest.skip("no delays")
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                publish(message(queue))
+                (found,) = await receive_all(consumer, 1)
+                parked = Park(until=driver.time() + 60, count_attempt=True)
+                assert not await consumer.settle([Settlement(found.receipt, parked)])
+                assert not await consumer.receive(1, 0)
+                driver.advance(61)
+                (again,) = await receive_all(consumer, 1)
+                if transport.capabilities.counts_attempts:
+                    assert again.attempt == 1
+
+        run(scenario())
+
+    def test_the_more_urgent_goes_first(self, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+        if transport.capabilities.priorities < 4:
+            pytest.skip("no priorities")
+        levels = [0, 3, 6, 9]
+        if not transport.capabilities.highest_priority_first:
+            levels.reverse()
+
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                for place, level in enumerate(levels):
+                    publish(*numbered(queue, [place * 10, place * 10 + 1], priority=level))
+                assert numbers_of(await receive_all(consumer, 8, at_once=3)) == [30, 31, 20, 21, 10, 11, 0, 1]
+
+        run(scenario())
+
+    # ── queues and exchanges ─────────────────────────────────────────────────────────────────────────────────
+
+    def test_queues_are_looked_after(self, publish: Any, admin: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            admin.declare([QueueSpec(name=queue)])
+            admin.declare([QueueSpec(name=queue)])
+            assert queue in admin.queues()
+            publish(*numbered(queue, range(7)))
+            assert admin.depth(queue) == 7
+            async with consuming(queue) as consumer:
+                found = await receive_all(consumer, 2)
+                assert admin.depth(queue) == 5
+                assert admin.purge(queue) == 5
+                assert admin.depth(queue) == 0
+                assert not await consumer.receive(1, 0)
+                await acknowledge(consumer, found)
+            assert admin.purge(queue) == 0
+            admin.delete(queue)
+            assert queue not in admin.queues()
+
+        run(scenario())
+
+    def test_exchanges_lead_to_bound_queues(self, publish: Any, admin: Any, queue: str) -> None:
+        def spec(name: str, kind: str, key: str) -> QueueSpec:
+            return QueueSpec(name=f"{queue}-{name}", exchange=f"{queue}-{kind}", exchange_type=kind, routing_key=key)
+
+        admin.declare([
+            spec("direct", "direct", "a.b"), spec("one", "topic", "a.*"), spec("all", "topic", "a.#"),
+            spec("fan1", "fanout", ""), spec("fan2", "fanout", "x"),
+        ])  # fmt: skip
+
+        def reach(kind: str, key: str) -> set[str]:
+            before = {name: admin.depth(f"{queue}-{name}") for name in ("direct", "one", "all", "fan1", "fan2")}
+            publish(message("", route=Route(f"{queue}-{kind}", key, kind)))
+            return {name for name, depth in before.items() if admin.depth(f"{queue}-{name}") == depth + 1}
+
+        assert reach("direct", "a.b") == {"direct"}
+        assert reach("topic", "a.b") == {"one", "all"}
+        assert reach("topic", "a") == {"all"}
+        assert reach("topic", "a.b.c") == {"all"}
+        assert reach("fanout", "whatever") == {"fan1", "fan2"}
+        for kind, key in (("direct", "a.c"), ("topic", "b"), ("unknown", "a")):
+            with pytest.raises(Unroutable):
+                publish(*numbered(f"{queue}-direct", [1]), message("", route=Route(f"{queue}-{kind}", key, kind)))
+        assert admin.depth(f"{queue}-direct") == 1  # an unroutable message takes its batch with it
+
+    def test_a_new_transport_finds_the_old_messages(
+        self, driver: TransportDriver, transport: Transport, publish: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.survives_restart:
+            pytest.skip("does not survive a restart")
+        publish(*numbered(queue, range(3)))
+        transport.close()
+
+        async def scenario() -> None:
+            later = driver.open()
+            consumer = later.consumer([QueueSpec(name=queue)], "later")
+            found = await receive_all(consumer, 3)
+            assert sorted(numbers_of(found)) == [0, 1, 2]
+            await acknowledge(consumer, found)
+            await consumer.close()
+            later.close()
+
+        run(scenario())
+
+    def test_fan_out_reaches_every_subscriber(self, transport: Transport, queue: str) -> None:
+        if not transport.capabilities.fanout:
+            pytest.skip("no fan-out")
+
+        async def scenario() -> None:
+            broadcast = transport.broadcast()
+            broadcast.publish(queue, [Envelope(b"too early", {}, {})])
+            streams = [broadcast.subscribe([queue]), transport.broadcast().subscribe([queue, queue + "-b"])]
+            waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            await asyncio.sleep(0)
+            batch = [Envelope(b"%d" % n, {"n": n}, {"content_type": "x"}) for n in range(3)]
+            await asyncio.to_thread(broadcast.publish, queue + "-foreign", batch)
+            await asyncio.to_thread(broadcast.publish, queue, batch)
+            for first, stream in zip(waiting, streams, strict=True):
+                assert [await first, await anext(stream), await anext(stream)] == batch
+            await asyncio.to_thread(broadcast.publish, queue + "-b", batch[:1])
+            assert await anext(streams[1]) == batch[0]
+            for stream in streams:
+                await stream.aclose()
+
+        run(scenario())
+
+    # ── one transaction for everything ───────────────────────────────────────────────────────────────────────
+
+    def test_a_commit_does_all_of_it(
+        self, driver: TransportDriver, publish: Any, consuming: Any, admin: Any, queue: str
+    ) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                if not isinstance(consumer, Commits):
+                    pytest.skip("no common transaction")
+                publish(*numbered(queue, range(100)))
+                found = await receive_all(consumer, 100)
+                results = [ResultRecord(f"{queue}-{n}", "SUCCESS", b"%d" % n, expires_in=60.0) for n in range(100)]
+                verdicts = [Settlement(delivery.receipt, ACK) for delivery in found]
+                assert not await consumer.commit(results, numbered(queue + "-next", range(70)), verdicts)
+                assert admin.depth(queue + "-next") == 70
+                for n in (0, 99):
+                    record = driver.read_result(f"{queue}-{n}")
+                    assert record is not None
+                    assert record.payload == b"%d" % n
+                assert not await consumer.receive(1, 0)
+
+        run(scenario())
+
+    def test_a_lost_receipt_undoes_nothing_else(
+        self, driver: TransportDriver, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                if not isinstance(consumer, Commits):
+                    pytest.skip("no common transaction")
+                publish(*numbered(queue, range(2)))
+                one, two = await receive_all(consumer, 2)
+                await acknowledge(consumer, [one])
+                record = ResultRecord(queue, "FAILURE", b"x")
+                verdicts = [Settlement(one.receipt, ACK), Settlement(two.receipt, ACK)]
+                assert list(await consumer.commit([record], (), verdicts)) == [one.receipt]
+                assert driver.read_result(queue) is not None
+                assert list(await consumer.settle([Settlement(two.receipt, ACK)])) == [two.receipt]
+                # a stored success stays, and that is no lost receipt
+                await consumer.commit([ResultRecord(queue, "SUCCESS", b"y")], (), ())
+                assert not await consumer.commit([ResultRecord(queue, "FAILURE", b"z")], (), ())
+                stored = driver.read_result(queue)
+                assert stored is not None
+                assert stored.payload == b"y"
+
+        run(scenario())
+
+    def test_a_refused_send_undoes_the_commit(
+        self, driver: TransportDriver, publish: Any, consuming: Any, queue: str
+    ) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                if not isinstance(consumer, Commits):
+                    pytest.skip("no common transaction")
+                publish(message(queue))
+                (found,) = await receive_all(consumer, 1)
+                record = ResultRecord(queue, "SUCCESS", b"x")
+                verdict = Settlement(found.receipt, ACK)
+                for refused in (message("", route=Route("nowhere", "k")), message(queue, b"x" * (driver.max_bytes + 1))):
+                    with pytest.raises(PublishRejected):
+                        await consumer.commit([record], [refused], [verdict])
+                assert driver.read_result(queue) is None
+                assert not await consumer.commit([record], (), [verdict])
+
+        run(scenario())
