@@ -158,16 +158,16 @@ class YamlSerializer:
 
     def decode(self, data: bytes, limits: Limits) -> Any:
         check_size(data, limits.decompressed_bytes, "The YAML text")
-        yaml = _yaml()
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
+            yaml = _yaml()
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             text = data.decode("utf-8")
             _check_yaml_events(yaml.parse(text, Loader=loader), yaml, limits)
             return yaml.load(text, Loader=loader)  # a safe loader: plain values only
         except MessageError:
             raise
         except Exception as error:
-            raise DecodeError(f"Not YAML: {error}") from error
+            raise DecodeError(f"The YAML text cannot be read: {error}") from error
 
 
 def _yaml() -> Any:

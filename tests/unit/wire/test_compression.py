@@ -14,7 +14,7 @@ import brotli
 import pytest
 import zstandard
 
-from celeriac.errors import DecodeError, ImproperlyConfigured
+from celeriac.errors import DecodeError, ImproperlyConfigured, MissingExtra
 from celeriac.wire.compression import compress, compression_names, decompress
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.limits import RATIO_FLOOR_BYTES, Limits
@@ -89,6 +89,16 @@ def test_streams_that_ask_for_much_memory_are_refused() -> None:
     greedy = packed[:12] + bytes(header) + zlib.crc32(header).to_bytes(4, "little") + packed[24:]
     with pytest.raises(DecodeError, match="Memory"):
         decompress(greedy, "lzma")
+
+
+@pytest.mark.parametrize(("module", "name"), [("zstandard", "zstd"), ("brotli", "brotli")])
+def test_a_missing_package_is_named(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, _ = compress(b"x", name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"celeriac\[{name}\]"):
+        compress(b"x", name)
+    with pytest.raises(DecodeError, match=rf"celeriac\[{name}\]"):  # a message to set aside, not a worker to stop
+        decompress(packed, name)
 
 
 def test_bombs_of_every_codec_name_the_limit() -> None:

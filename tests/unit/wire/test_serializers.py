@@ -6,6 +6,7 @@ import collections
 import enum
 import json
 import math
+import sys
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from celeriac.errors import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
+from celeriac.errors import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured, MissingExtra
 from celeriac.wire import json_types, serializers
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.serializers import FunctionSerializer, accept_set, dumps, loads, register_serializer
@@ -304,6 +305,13 @@ class TestYaml:
     def test_items_are_bounded(self) -> None:
         with pytest.raises(DecodeError, match="items"):
             self.read(b"[" + b"1," * 300 + b"]", Limits(items=100))
+
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+        with pytest.raises(MissingExtra, match=r"celeriac\[yaml\]"):
+            dumps(1, "yaml")
+        with pytest.raises(DecodeError, match=r"celeriac\[yaml\]"):
+            self.read(b"1")
 
     def test_objects_are_not_written(self) -> None:
         with pytest.raises(EncodeError):
