@@ -55,12 +55,12 @@ class InlineExecutor:
         self._is_stopped = False
         self._given_up = False
         self._stop_at = 0.0
+        self._change = asyncio.Event()
         self._runner: Runner
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._change = asyncio.Event()
         registry = self._load()
         limited = sorted(name for name, task in registry.tasks.items() if task.runnable_options.time_limit is not None)
         if limited:

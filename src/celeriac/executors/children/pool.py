@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.base import Failed, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.link import NurseryLink
 from celeriac.executors.children.member import Member, describe_exit
 from celeriac.executors.children.nursery import Born, Gone, Unborn
 from celeriac.executors.children.pace import Paces
 from celeriac.executors.children.pipes import Item, Kind
+from celeriac.wire.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,6 +149,9 @@ class ChildrenExecutor:
                 await self._next_change()
             return ()
         self._is_stopping = True
+        if not self._is_started:
+            self._is_stopped = True
+            return ()
         self._stop_at = deadline
         unstarted = await self._take_back()
         await self._until_idle(lambda: self._stop_at)
@@ -224,9 +228,22 @@ class ChildrenExecutor:
             return
         if load == len(items):  # it was idle: its silence begins now
             member.heard_at = self._monotonic()
-        member.give(items)
+        try:
+            member.give(items)
+        except Exception:  # one of them holds what a frame cannot
+            self._give_one_by_one(member, items)
         if self._options.max_tasks_per_child is not None and member.taken >= self._options.max_tasks_per_child:
             member.tell_to_leave()
+
+    def _give_one_by_one(self, member: Member, items: list[Item]) -> None:
+        for number, request in items:
+            try:
+                member.give([(number, request)])
+            except Exception as error:  # such as an integer of more than 64 bits in a header
+                member.limited.discard(number)
+                reason = f"the message cannot be handed to a child process: {error!r}"
+                self._answer(Failed(request.id, None, [], 0.0, safe_repr(error), "", True, reason))
+        self._schedule_dispatch()  # what was refused has left room
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,7 +253,7 @@ class ChildrenExecutor:
         elif kind == Kind.RECALLED:
             self._take_recalled(member, pipes.decode_numbers(payload))
         elif kind == Kind.READY:
-            self._on_ready(member)
+            self._on_ready(member, pipes.decode_number(payload))
         elif kind == Kind.LEAVING:
             _log.info("%s (pid %s) leaves: %s", member.name, member.pid, pipes.decode_text(payload))
             member.tell_to_leave()
@@ -394,7 +411,8 @@ class ChildrenExecutor:
         member.close_childs_ends()
         member.boot_timer = self._loop.call_later(self._options.start_timeout, self._on_start_timeout, member)
 
-    def _on_ready(self, member: Member) -> None:
+    def _on_ready(self, member: Member, pid: int) -> None:
+        member.pid = pid
         if member.boot_timer is not None:
             member.boot_timer.cancel()
         if member.state != "starting":

@@ -222,6 +222,33 @@ class ExecutorSuite:
 
         asyncio.run(scenario())
 
+    def test_values_beyond_the_frames_between_processes_hurt_nobody(self) -> None:
+        async def scenario() -> None:
+            odd = request_for("noop", id="odd")
+            odd.envelope.headers["count"] = 10**30
+            async with self.running() as executor:
+                outcomes = await run_all(executor, odd, request_for("add", 1, 2, id="good"))
+                assert isinstance(outcomes[0], Succeeded) or outcomes[0].quarantine  # type: ignore[union-attr]
+                assert value_of(outcomes[1]) == 3
+
+        asyncio.run(scenario())
+
+    def test_stopping_what_was_never_started_is_nothing(self) -> None:
+        async def scenario() -> None:
+            executor = self.build()
+            assert list(await executor.stop(1.0)) == []
+            assert list(await executor.outcomes()) == []
+
+        asyncio.run(scenario())
+
+    def test_a_task_cleans_up_with_awaits_after_its_soft_limit(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.running() as executor:
+                [outcome] = await run_all(executor, request_for("clean_up_slowly", str(tmp_path / "a"), soft_limit=0.1))
+                assert value_of(outcome) == [0, "cleaned up"]
+
+        asyncio.run(scenario())
+
     def test_large_arguments_and_results_pass(self) -> None:
         async def scenario() -> None:
             async with self.running() as executor:

@@ -242,6 +242,16 @@ async def clean_up_async(path: str) -> str:
         return "cleaned up"
 
 
+async def clean_up_slowly(path: str) -> list[Any]:
+    try:
+        return [await block_async(path)]
+    except SoftTimeLimitExceeded:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.sleep(0.01)
+        task = asyncio.current_task()
+        return [task.cancelling() if task else None, "cleaned up"]
+
+
 def defy(path: str) -> str:
     """Heeds nothing."""
     while True:
@@ -269,7 +279,8 @@ def send_later() -> None:
 
 
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    add, add_async, noop, where, big, show_request, fail, fail_async, fail_as_expected, return_what_cannot_be_stored,
-    ask_for_retry, ignore_me, reject_me, leave_process, exit_at_once, exit_if, kill_myself, segfault, close_every_file, mark,
-    block, block_async, clean_up, clean_up_async, defy, start_process, send_later,
+    add, add_async, noop, where, big, show_request, fail, fail_async, fail_as_expected,
+    return_what_cannot_be_stored, ask_for_retry, ignore_me, reject_me, leave_process, exit_at_once, exit_if,
+    kill_myself, segfault, close_every_file, mark, block, block_async, clean_up, clean_up_async,
+    clean_up_slowly, defy, start_process, send_later,
 )  # fmt: skip
