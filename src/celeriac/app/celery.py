@@ -328,20 +328,20 @@ class Celeriac:
     def task(self, *, bind: Literal[False] = False, **options: Any) -> Declare: ...
     @overload
     def task(self, fun: Callable[..., Any], /, *, bind: bool = False, **options: Any) -> BaseTask[..., Any]: ...
-    def task(self, *function: Any, bind: bool = False, **options: Any) -> Any:
+    def task(self, *function: Any, **options: Any) -> Any:  # type: ignore[misc]  # mypy: Callable[...] and *function
         """Make a task of a function: ``@app.task`` or ``@app.task(bind=True, queue="mail")``.
 
         Options are ``name``, ``base``, ``bind``, ``filter``, ``pydantic…``, ``autoretry_for`` and its kin, and every
         attribute of ``Task``; unknown ones become attributes too.
         """
         if not function:
-            return functools.partial(self.task, bind=bind, **options)
+            return functools.partial(self.task, **options)
         (fun,) = function
         if isinstance(fun, BaseTask):
             raise TypeError(f"{fun.name} is a task already")
         if not callable(fun):
             raise TypeError(f"app.task takes a function, not {fun!r}; its options are keywords")
-        return declare(self, fun, {**options, "bind": bind})
+        return declare(self, fun, options)
 
     @property
     def Task(self) -> type[BaseTask[Any, Any]]:
@@ -406,8 +406,9 @@ class Celeriac:
                 raise RuntimeError("the app is not finalized: call app.finalize() (autofinalize is off)")
             self._finalizing = True
             try:
+                annotations = self.settings.task_annotations
                 declare_shared(self)
-                for task in list(self.registry.values()):
+                for task in list(self.registry.values()) if annotations else ():
                     self._annotate(task)
                 self.finalized = True
             finally:

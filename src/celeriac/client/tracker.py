@@ -1,7 +1,6 @@
 """Waiting for results: in the calling thread, or from coroutines through one thread for all that is outstanding.
 
-The store is the truth; ``results/waiting.py`` knows how to look for news cheaply. Every wait has a deadline or is cut
-into slices, so nothing here can sleep through an interrupt.
+The store is the truth; ``results/waiting.py`` knows how to look for news cheaply, for all threads at once.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.results.base import ResultRecord, ResultStore
 
-#: longest uninterrupted wait, in seconds: Ctrl-C and a forgotten deadline are noticed at least this often
+#: longest the thread for coroutines waits, in seconds, before it looks who still waits
 SLICE = 1.0
 #: seconds without anybody waiting after which the thread for coroutines ends
 IDLE = 10.0
@@ -52,23 +51,11 @@ class Tracker:
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
         """Block until every one of ``ids`` is ready or ``timeout`` seconds are over; the ready ones there are."""
-        return self._in_slices(ids, timeout, self._current().wait)
+        return self._current().wait(ids, timeout)
 
     def wait_any(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
         """Block until at least one of ``ids`` is ready or ``timeout`` seconds are over."""
-        return self._in_slices(ids, timeout, self._current().wait_any)
-
-    def _in_slices(
-        self, ids: Sequence[str], timeout: float | None,
-        wait: Callable[[Sequence[str], float], Mapping[str, ResultRecord]],
-    ) -> Mapping[str, ResultRecord]:  # fmt: skip
-        if timeout is not None:
-            return wait(ids, max(0.0, timeout))
-        enough = 1 if wait == self._current().wait_any else len(set(ids))
-        while True:
-            found = wait(ids, SLICE)
-            if len(found) >= enough:
-                return found
+        return self._current().wait_any(ids, timeout)
 
     # ── from coroutines ──────────────────────────────────────────────────────────────────────────────────────
 
