@@ -73,6 +73,7 @@ def test_purge_asks_first(house: House) -> None:
         (["-A", "house:nobody", "worker"], "nobody"),
         (["-A", "house", "-b", "nonsense://x", "worker"], "nonsense"),
         (["-A", "house", "-b", "no url", "worker"], "no url"),
+        (["--config", "no_such_settings", "-A", "house", "status"], "no_such_settings"),
         (["-A", "house", "worker", "-P", "treads"], "Did you mean 'threads'?"),
         (["-A", "house", "worker", "--", "task_acks_lat=1"], "Did you mean 'task_acks_late'?"),
         (["-A", "house", "worker", "--", "worker.concurrency=many"], "worker_concurrency"),

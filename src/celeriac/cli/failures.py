@@ -14,7 +14,7 @@ import click
 from celeriac.errors import BackendError, ImproperlyConfigured, OperationalError, SecurityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 EX_USAGE = 2
 EX_UNAVAILABLE = 69  #: sysexits.h
@@ -53,7 +53,7 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained() -> Generator[None]:
     """Turn the errors that are not bugs into one line and an exit status."""
     try:
         yield

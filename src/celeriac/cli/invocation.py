@@ -24,6 +24,7 @@ class Invocation(msgspec.Struct, kw_only=True):
 
     app_target: str | None
     broker: str | None
+    config_module: str | None
     color: bool
     quiet: bool
 
@@ -52,7 +53,7 @@ class Invocation(msgspec.Struct, kw_only=True):
     def app(self) -> Celeriac:
         """The app of ``-A``; without it, when a broker is named, an app without tasks of its own."""
         if self.app_target:
-            return load(self.app_target)
+            return self._load(self.app_target)
         if self.broker:
             from celeriac.app.celery import Celeriac
 
@@ -63,7 +64,22 @@ class Invocation(msgspec.Struct, kw_only=True):
         """The app of ``-A``, which the command cannot do without, and its name."""
         if not self.app_target:
             raise Failure("Which app? Say celeriac -A MODULE worker, where MODULE is the module that holds it.")
-        return load(self.app_target), self.app_target
+        return self._load(self.app_target), self.app_target
+
+    def _load(self, target: str) -> Celeriac:
+        """The app with its configuration read, since the module of that may be missing or broken too."""
+        from celeriac.settings.sources import import_configuration
+
+        app = load(target)
+        try:
+            if self.config_module:
+                import_configuration(self.config_module)
+            app.conf.finalize()
+        except ImproperlyConfigured:
+            raise
+        except Exception as error:
+            raise Failure(f"Cannot read the configuration of {target!r}: {describe(error)}") from error
+        return app
 
 
 def load(target: str) -> Celeriac:

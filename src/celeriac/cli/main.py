@@ -85,10 +85,6 @@ def _honour_environment(command: click.Command, name: str) -> None:
             option.envvar = [f"CELERIAC_{suffix}", f"CELERY_{suffix}"]
 
 
-def _version_line() -> str:
-    return f"celeriac {celeriac.__version__}"
-
-
 @click.group(
     cls=LazyGroup,
     invoke_without_command=True,
@@ -126,7 +122,9 @@ def main(
     config_module: str | None, workdir: str | None, no_color: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Distributed tasks for Python."""
-    ctx.obj = Invocation(app_target=app_target, broker=broker, color=not no_color, quiet=quiet)
+    ctx.obj = Invocation(
+        app_target=app_target, broker=broker, config_module=config_module, color=not no_color, quiet=quiet
+    )
     ctx.obj.apply(broker=broker, result_backend=result_backend, config_module=config_module, workdir=workdir)
     if no_color:
         ctx.color = False

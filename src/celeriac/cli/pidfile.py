@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from celeriac.cli.failures import EX_CANTCREAT, fail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 def holder(path: Path) -> int | None:
@@ -33,7 +33,7 @@ def holder(path: Path) -> int | None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path) -> Generator[None]:
     """Hold the pid file during the block. Ends the command with status 73 when a living process has it."""
     pid = holder(path)
     if pid is not None and pid != os.getpid():

@@ -22,7 +22,7 @@ class WorkerProcess:
         self.log = log
         self.command = [
             sys.executable, "-m", "celeriac", "-A", "celeriac.cli.demo.tasks",
-            "worker", "-Q", queue, "-l", "INFO", "-n", "demo@%h",
+            "worker", "-Q", queue, "-l", "WARNING", "-n", "demo@%h",
         ]  # fmt: skip
         if concurrency:
             self.command += ["-c", str(concurrency)]
