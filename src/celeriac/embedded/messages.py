@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from celeriac.embedded.rows import WIDEST, Insert
-from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Release
+from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
 from celeriac.wire.envelope import Envelope, Route
 
 if TYPE_CHECKING:
@@ -316,6 +316,22 @@ def depth(link: Link, queue: str) -> int:
         ).fetchone()[0]
     )
     return count
+
+
+def counts(link: Link, queue: str, now: int) -> QueueCounts:
+    """What is in ``queue``; delayed messages whose time has come count as waiting, whoever moves them."""
+    waiting, delayed, held, dead, quarantined = link.read(
+        lambda connection: connection.execute(
+            "SELECT (SELECT count(*) FROM ready WHERE queue = ?1)"
+            " + (SELECT count(*) FROM delayed WHERE queue = ?1 AND until <= ?2),"
+            " (SELECT count(*) FROM delayed WHERE queue = ?1 AND until > ?2),"
+            " (SELECT count(*) FROM held WHERE queue = ?1),"
+            " (SELECT count(*) FROM buried WHERE queue = ?1 AND kind = 'dead'),"
+            " (SELECT count(*) FROM buried WHERE queue = ?1 AND kind = 'quarantine')",
+            (queue, now),
+        ).fetchone()
+    )
+    return QueueCounts(waiting=waiting, delayed=delayed, held=held, dead=dead, quarantined=quarantined)
 
 
 def purge(link: Link, queue: str) -> int:

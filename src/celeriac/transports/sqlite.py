@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
     from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
@@ -346,6 +346,9 @@ class SqliteAdmin:
 
     def depth(self, queue: str) -> int:
         return messages.depth(self._link, queue)
+
+    def counts(self, queue: str) -> QueueCounts:
+        return messages.counts(self._link, queue, milliseconds(self._clock.time()))
 
     def queues(self) -> Sequence[str]:
         return messages.names(self._link)
