@@ -249,10 +249,10 @@ class Task(Generic[P, R]):
         given = _given(options, task_id, link, link_error, shadow)
         args, kwargs = self._checked(plan, args, kwargs, given)
         if plan.always_eager:
-            from celeriac.app.eager import aapply
+            from celeriac.app.eager import apply_on_loop
 
             args, kwargs = self._round_trip(plan, args, kwargs, given)
-            return await aapply(self, args, kwargs, given)
+            return await apply_on_loop(self, args, kwargs, given)
         app = self.app
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         await app.outbox.send((outgoing,), policy)
