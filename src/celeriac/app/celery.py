@@ -31,6 +31,7 @@ from celeriac.app.signals import AppSignal
 from celeriac.app.task import AsyncTask, add_trail
 from celeriac.app.task import Task as BaseTask
 from celeriac.canvas.signature import Signature, signature
+from celeriac.client.sender import BULK
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured, OperationalError
 from celeriac.ids import anonymous_node
@@ -87,7 +88,9 @@ class Celeriac:
         self.on_after_configure = AppSignal("on_after_configure")
         self.on_after_finalize = AppSignal("on_after_finalize")
         self.on_after_fork = AppSignal("on_after_fork")
-        self._home = sys._getframe(1).f_globals.get("__name__", "__main__")
+        # the module that makes the app: where other processes look for it
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect is dear to import
+        self._home: str = caller.f_globals.get("__name__", "__main__")
         self._task_cls = task_cls
         self._configured = False
         self._finalizing = False
@@ -366,8 +369,7 @@ class Celeriac:
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         for name, value in options.items():
             setattr(made, name, value)
-        made._app = self
-        type(made).on_bound(self)
+        made.attach(self)
         add_autoretry(made, options)
         self.add_task(made)
         return made
@@ -481,7 +483,7 @@ class Celeriac:
     def send_many(self, signatures: Iterable[Signature[R]]) -> list[Result[R]]:
         """Send many calls, a thousand to a transaction; the results are in order.
 
-        Raises for the first batch that the broker refuses; those before it are sent.
+        What goes wrong with one batch is raised; the batches before it are sent.
         """
         batch: list[Outgoing] = []
         results: list[Result[R]] = []
@@ -491,6 +493,9 @@ class Celeriac:
             outgoing, result = self.prepare(sig.task, sig.args, sig.kwargs, sig.options)
             batch.append(outgoing)
             results.append(result)
+            if len(batch) == BULK:
+                self.sender.send_bulk(batch)
+                batch = []
         self.sender.send_bulk(batch)
         return results
 
@@ -667,7 +672,8 @@ class Celeriac:
 
 
 def _rebuild(kind: type[Celeriac], arguments: dict[str, Any], changes: dict[str, Any]) -> Celeriac:
-    return kind(**{**arguments, "changes": changes})
+    options: dict[str, Any] = {**arguments, "changes": changes}
+    return kind(**options)
 
 
 def _as_list(value: Any) -> list[Any]:
