@@ -297,7 +297,7 @@ def declare(link: Link, specs: Sequence[QueueSpec]) -> None:
                     (spec.exchange, spec.name, spec.routing_key, spec.exchange_type),
                 )
 
-    link.write(work, essential=False)
+    link.write(work)
 
 
 def bindings(link: Link, exchange: str) -> list[tuple[str, str, str]]:

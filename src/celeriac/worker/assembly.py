@@ -89,7 +89,7 @@ def build_worker(
     )
     executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
     parts = Parts(numbers, tasks, executor, transport, store, limits, clock)
-    show = Show(options, log_options, str(transport_url(settings)), str(store_url(settings)), settings)
+    show = Show(options, log_options, transport_url(settings), store_url(settings, transport, store), settings)
     return Worker(parts, show, Random())
 
 
@@ -98,8 +98,13 @@ def transport_url(settings: Settings) -> str:
     return _masked(settings.broker_url or "sqlite (embedded)")
 
 
-def store_url(settings: Settings) -> str:
-    return _masked(settings.result_backend or ("sqlite (embedded)" if not settings.broker_url else "disabled"))
+def store_url(settings: Settings, transport: Transport, store: ResultStore | None) -> str:
+    """The result store's URL, secrets masked; it is only shown."""
+    if settings.result_backend:
+        return _masked(settings.result_backend)
+    if store is not None and store.engine_key == transport.engine_key:
+        return "in the broker's file" if settings.broker_url else "sqlite (embedded)"
+    return "disabled"
 
 
 def _masked(url: object) -> str:
