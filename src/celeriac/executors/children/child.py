@@ -18,7 +18,7 @@ import msgspec
 
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured
-from celeriac.executors.base import Loader, PoolOptions, Registry
+from celeriac.executors.base import PoolOptions, Registry
 from celeriac.executors.children import logs, pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
@@ -154,4 +154,4 @@ def bootstrap(module: str) -> str:
     )  # fmt: skip
 
 
-__all__ = ["Ends", "Loader", "Setup", "bootstrap", "describe_failure", "lead_and_die_with", "leave", "load", "run"]
+__all__ = ["Ends", "Setup", "bootstrap", "describe_failure", "lead_and_die_with", "leave", "load", "run"]
