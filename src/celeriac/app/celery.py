@@ -31,6 +31,7 @@ from celeriac.app.signals import AppSignal
 from celeriac.app.task import AsyncTask, add_trail
 from celeriac.app.task import Task as BaseTask
 from celeriac.canvas.signature import Signature, signature
+from celeriac.client.sender import BULK
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured, OperationalError
 from celeriac.ids import anonymous_node
@@ -481,7 +482,7 @@ class Celeriac:
     def send_many(self, signatures: Iterable[Signature[R]]) -> list[Result[R]]:
         """Send many calls, a thousand to a transaction; the results are in order.
 
-        Raises for the first batch that the broker refuses; those before it are sent.
+        What goes wrong with one batch is raised; the batches before it are sent.
         """
         batch: list[Outgoing] = []
         results: list[Result[R]] = []
@@ -491,6 +492,9 @@ class Celeriac:
             outgoing, result = self.prepare(sig.task, sig.args, sig.kwargs, sig.options)
             batch.append(outgoing)
             results.append(result)
+            if len(batch) == BULK:
+                self.sender.send_bulk(batch)
+                batch = []
         self.sender.send_bulk(batch)
         return results
 

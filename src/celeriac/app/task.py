@@ -14,6 +14,7 @@ from celeriac.app import calls
 from celeriac.app.arity import Checker, arity_of
 from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
+from celeriac.client.sender import BULK
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured, MaxRetriesExceededError, OperationalError
 from celeriac.executors.base import RunnableOptions
@@ -248,7 +249,7 @@ class Task(Generic[P, R]):
     def delay_many(self, arguments: Iterable[Sequence[Any]]) -> list[Result[R]]:
         """Send one task for each tuple of positional arguments, a thousand to a transaction.
 
-        Returns the results in order. Raises for the first batch that the broker refuses; those before it are sent.
+        Returns the results in order. What goes wrong with one batch is raised; the batches before it are sent.
         """
         plan = self._plan_now()
         if plan.always_eager or plan.template is None or type(self).apply_async is not Task.apply_async:
@@ -258,6 +259,7 @@ class Task(Generic[P, R]):
         parent = calls.running_request()
         if route is None or parent is not None or self._dump_arguments is not None:
             return [self.apply_async(tuple(args)) for args in arguments]
+        app.declare_queue(plan.queue, route.exchange)
         now = SYSTEM_CLOCK.time()
         batch: list[Outgoing] = []
         results: list[Result[R]] = []
@@ -269,7 +271,9 @@ class Task(Generic[P, R]):
             task_id = new_id()
             batch.append(Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route))
             results.append(Result(task_id, None, name, app))
-        app.declare_queue(plan.queue, route.exchange)
+            if len(batch) == BULK:
+                app.sender.send_bulk(batch, plan.policy)
+                batch = []
         app.sender.send_bulk(batch, plan.policy)
         return results
 
