@@ -49,6 +49,8 @@ except OSError:
     os.close(handle)
 refused = 0
 for n in range(200):
+    if refused == 2:
+        break
     try:
         boom.delay("x" * 100000)
     except BrokerFull:

@@ -88,7 +88,9 @@ class Celeriac:
         self.on_after_configure = AppSignal("on_after_configure")
         self.on_after_finalize = AppSignal("on_after_finalize")
         self.on_after_fork = AppSignal("on_after_fork")
-        self._home = sys._getframe(1).f_globals.get("__name__", "__main__")
+        # the module that makes the app: where other processes look for it
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect is dear to import
+        self._home: str = caller.f_globals.get("__name__", "__main__")
         self._task_cls = task_cls
         self._configured = False
         self._finalizing = False
@@ -367,8 +369,7 @@ class Celeriac:
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         for name, value in options.items():
             setattr(made, name, value)
-        made._app = self
-        type(made).on_bound(self)
+        made.attach(self)
         add_autoretry(made, options)
         self.add_task(made)
         return made
@@ -671,7 +672,8 @@ class Celeriac:
 
 
 def _rebuild(kind: type[Celeriac], arguments: dict[str, Any], changes: dict[str, Any]) -> Celeriac:
-    return kind(**{**arguments, "changes": changes})
+    options: dict[str, Any] = {**arguments, "changes": changes}
+    return kind(**options)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -58,7 +58,7 @@ def declare(app: Celeriac, fun: Callable[..., Any], options: Mapping[str, Any]) 
                 f"{_place(fun)} wants the task name {name!r}, which {_place(getattr(known, '__wrapped__', known))} "
                 "has: the first one keeps it. Give one of them another name",
                 DuplicateTaskNameWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         return known
     task = _build(app, fun, name, options)
@@ -100,7 +100,7 @@ def _build(app: Celeriac, fun: Callable[..., Any], name: str, options: dict[str,
     task.__dict__["__qualname__"] = fun.__qualname__
     dump = getattr(body, "__dump_arguments__", None)
     if dump is not None:
-        task._dump_arguments = dump
+        task.dump_arguments = dump
     add_autoretry(task, options)
     return task
 

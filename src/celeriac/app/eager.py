@@ -69,7 +69,7 @@ def apply(
     return apply(task, again.sig.args, again.sig.kwargs, _again(run, again))
 
 
-async def aapply(
+async def apply_on_loop(
     task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]
 ) -> EagerResult[Any]:
     """:func:`apply` on the running loop: a coroutine task is awaited here."""
@@ -90,7 +90,7 @@ async def aapply(
             return _succeeded(run, value)
     finally:
         current.pop()
-    return await aapply(task, again.sig.args, again.sig.kwargs, _again(run, again))
+    return await apply_on_loop(task, again.sig.args, again.sig.kwargs, _again(run, again))
 
 
 def _attempt(

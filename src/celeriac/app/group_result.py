@@ -69,16 +69,16 @@ class ResultSet(Generic[R]):
     def _refresh(self) -> list[AsyncResult[Any]]:
         """The single results, having read with one look all those not known to be ready."""
         leaves = self.leaves()
-        unknown = [leaf for leaf in leaves if leaf._ready_meta() is None]
+        unknown = [leaf for leaf in leaves if leaf.known_meta() is None]
         if unknown:
             metas = self.app.backend.get_task_metas([leaf.id for leaf in unknown])
             for leaf in unknown:
                 if leaf.id in metas:
-                    leaf._remember(metas[leaf.id])
+                    leaf.remember_meta(metas[leaf.id])
         return leaves
 
     def ready(self) -> bool:
-        return all(leaf._ready_meta() is not None for leaf in self._refresh())
+        return all(leaf.known_meta() is not None for leaf in self._refresh())
 
     def waiting(self) -> bool:
         """Whether any of them is not ready."""
@@ -86,15 +86,15 @@ class ResultSet(Generic[R]):
 
     def successful(self) -> bool:
         """Whether all of them have succeeded."""
-        return all((leaf._ready_meta() or {}).get("status") == "SUCCESS" for leaf in self._refresh())
+        return all((leaf.known_meta() or {}).get("status") == "SUCCESS" for leaf in self._refresh())
 
     def failed(self) -> bool:
         """Whether any of them has failed."""
-        return any((leaf._ready_meta() or {}).get("status") == "FAILURE" for leaf in self._refresh())
+        return any((leaf.known_meta() or {}).get("status") == "FAILURE" for leaf in self._refresh())
 
     def completed_count(self) -> int:
         """How many have succeeded."""
-        return sum((leaf._ready_meta() or {}).get("status") == "SUCCESS" for leaf in self._refresh())
+        return sum((leaf.known_meta() or {}).get("status") == "SUCCESS" for leaf in self._refresh())
 
     def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
         for result in self.results:
@@ -135,7 +135,7 @@ class ResultSet(Generic[R]):
     ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
         """``(task id, meta)`` of each as it becomes ready."""
         for leaf in self._arrivals(timeout, interval, on_interval):
-            yield leaf.id, leaf._latest()
+            yield leaf.id, leaf.latest_meta()
 
     def _arrivals(
         self, timeout: float | None, interval: float, on_interval: Callable[[], Any] | None
@@ -144,7 +144,7 @@ class ResultSet(Generic[R]):
         deadline = None if timeout is None else SYSTEM_CLOCK.monotonic() + timeout
         missing: dict[str, list[AsyncResult[Any]]] = {}
         for leaf in self.leaves():
-            if leaf._ready_meta() is not None:
+            if leaf.known_meta() is not None:
                 yield leaf
             else:
                 missing.setdefault(leaf.id, []).append(leaf)
@@ -157,7 +157,7 @@ class ResultSet(Generic[R]):
             for task_id, record in found.items():
                 meta = self.app.backend.decode(record)
                 for leaf in missing.pop(task_id, ()):
-                    leaf._remember(meta)
+                    leaf.remember_meta(meta)
                     yield leaf
             if on_interval is not None:
                 on_interval()
@@ -170,13 +170,13 @@ class ResultSet(Generic[R]):
         """:meth:`get` for coroutines."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        missing = {leaf.id for leaf in self.leaves() if leaf._ready_meta() is None}
+        missing = {leaf.id for leaf in self.leaves() if leaf.known_meta() is None}
         if missing:
             _ = self.app.backend.store  # a missing store is this coroutine's error
             records = await self.app.tracker.await_all(missing, timeout)
             for leaf in self.leaves():
                 if leaf.id in records:
-                    leaf._remember(self.app.backend.decode(records[leaf.id]))
+                    leaf.remember_meta(self.app.backend.decode(records[leaf.id]))
             if len(records) < len(missing):
                 raise self._too_late(timeout, len(missing) - len(records))
         return [await result.aget(propagate=propagate, disable_sync_subtasks=False) for result in self.results]

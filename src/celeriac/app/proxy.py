@@ -27,7 +27,7 @@ class Proxy:
         delattr(found(self), name)
 
     @property  # type: ignore[misc]  # read-only, unlike object's: isinstance() asks it
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         return type(found(self))
 
     @property

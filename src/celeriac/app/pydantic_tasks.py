@@ -9,7 +9,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celeriac.app.task import is_coroutine_function
 from celeriac.errors import MissingExtra
@@ -50,18 +50,15 @@ def validated(app: Celeriac, fun: Callable[..., Any], name: str, options: Mappin
             return value.model_dump(**dump_options)
         return value
 
-    if is_coroutine_function(fun):
+    @functools.wraps(fun)
+    async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+        bound = arguments(args, kwargs)
+        return answer(await fun(*bound.args, **bound.kwargs))
 
-        @functools.wraps(fun)
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            bound = arguments(args, kwargs)
-            return answer(await fun(*bound.args, **bound.kwargs))
-    else:
-
-        @functools.wraps(fun)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            bound = arguments(args, kwargs)
-            return answer(fun(*bound.args, **bound.kwargs))
+    @functools.wraps(fun)
+    def run_function(*args: Any, **kwargs: Any) -> Any:
+        bound = arguments(args, kwargs)
+        return answer(fun(*bound.args, **bound.kwargs))
 
     def dump_arguments(
         args: Sequence[Any], kwargs: Mapping[str, Any], serializer: str
@@ -74,8 +71,9 @@ def validated(app: Celeriac, fun: Callable[..., Any], name: str, options: Mappin
 
         return tuple(map(dumped, args)), {key: dumped(value) for key, value in kwargs.items()}
 
-    run.__dump_arguments__ = dump_arguments  # type: ignore[attr-defined]  # read by declare
-    return run
+    run: Any = run_coroutine if is_coroutine_function(fun) else run_function
+    run.__dump_arguments__ = dump_arguments  # read by declare
+    return cast("Callable[..., Any]", run)
 
 
 def _model_in(annotation: Any, base: type) -> Any:

@@ -155,7 +155,7 @@ def prepared(
         raise ImproperlyConfigured(
             f"{sig.subtask_type} signatures cannot follow a task yet: {sig.task}; use single tasks as callbacks"
         )
-    merged_args, merged_kwargs, merged = sig._merge(args, {}, options)
+    merged_args, merged_kwargs, merged = sig.merged(args, {}, options)
     return app.prepare(sig.task, merged_args, merged_kwargs, merged)
 
 
@@ -172,7 +172,7 @@ def call_errbacks(app: Celeriac, context: Context, exc: BaseException) -> list[S
         if task is None or takes_more is None or not takes_more():
             to_send.append(sig)
             continue
-        args, kwargs, _ = sig._merge((context, exc, traceback_text(exc)), {}, {})
+        args, kwargs, _ = sig.merged((context, exc, traceback_text(exc)), {}, {})
         try:
             task(*args, **kwargs)
         except Exception:

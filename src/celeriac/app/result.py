@@ -101,7 +101,7 @@ class AsyncResult(Generic[R]):
         if disable_sync_subtasks:
             assert_will_not_block()
         look_up = self._parents() if follow_parents and propagate else []
-        meta = self._ready_meta()
+        meta = self.known_meta()
         if meta is None:
             meta = self._wait(timeout, interval, look_up, on_interval)
         return self._answer(meta, propagate, callback)
@@ -123,7 +123,7 @@ class AsyncResult(Generic[R]):
                 pause = interval if remaining is None else min(interval, remaining)
             record = tracker.wait(ids, pause).get(self.id)
             if record is not None:
-                return self._remember(backend.decode(record))
+                return self.remember_meta(backend.decode(record))
             if on_interval is not None:
                 on_interval()
             if deadline is not None and SYSTEM_CLOCK.monotonic() >= deadline:
@@ -142,7 +142,7 @@ class AsyncResult(Generic[R]):
             records = await self.app.tracker.await_all([self.id], timeout)
             if self.id not in records:
                 raise self._too_late(timeout)
-            meta = self._remember(backend.decode(records[self.id]))
+            meta = self.remember_meta(backend.decode(records[self.id]))
         return self._answer(meta, propagate, None)
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -179,26 +179,28 @@ class AsyncResult(Generic[R]):
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, R], Any] | None = None) -> Any:
         """Raise the task's exception if it has failed by now; else its result so far."""
-        return self._answer(self._latest(), propagate, callback)
+        return self._answer(self.latest_meta(), propagate, callback)
 
     maybe_reraise = maybe_throw
 
     def throw(self, *args: Any, **kwargs: Any) -> None:
         """Raise the task's exception."""
-        self._throw(self._latest())
+        self._throw(self.latest_meta())
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ready_meta(self) -> Meta | None:
+    def known_meta(self) -> Meta | None:
         """What is known for good: a ready state never changes for its reader."""
         return self._meta
 
-    def _latest(self) -> Meta:
+    def latest_meta(self) -> Meta:
+        """The meta as it is stored now; not read again once it is final."""
         if self._meta is not None:
             return self._meta
-        return self._remember(self.backend.get_task_meta(self.id))
+        return self.remember_meta(self.backend.get_task_meta(self.id))
 
-    def _remember(self, meta: Meta) -> Meta:
+    def remember_meta(self, meta: Meta) -> Meta:
+        """Keep ``meta`` if it is final, and call back those who wait for that."""
         if meta["status"] in states.READY_STATES:
             self._meta = meta
             callbacks, self._on_ready = self._on_ready, None
@@ -209,30 +211,30 @@ class AsyncResult(Generic[R]):
     @property
     def state(self) -> str:
         """PENDING (also for an id nobody knows), STARTED, RETRY, SUCCESS, FAILURE, REVOKED or a state of your own."""
-        return str(self._latest()["status"])
+        return str(self.latest_meta()["status"])
 
     status = state
 
     @property
     def result(self) -> Any:
         """The return value, the exception, or what ``update_state`` stored; ``None`` if there is nothing yet."""
-        return self._latest().get("result")
+        return self.latest_meta().get("result")
 
     info = result
 
     @property
     def traceback(self) -> str | None:
-        return self._latest().get("traceback")
+        return self.latest_meta().get("traceback")
 
     @property
     def date_done(self) -> datetime | None:
-        stored = self._latest().get("date_done")
+        stored = self.latest_meta().get("date_done")
         return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
 
     @property
     def children(self) -> list[AsyncResult[Any] | GroupResult[Any]] | None:
         """The results of the tasks that this one sent; ``None`` while that is not known."""
-        stored = self._latest().get("children")
+        stored = self.latest_meta().get("children")
         if stored is None:
             return None
         return [result_from_tuple(child, self._app) for child in stored]
@@ -240,27 +242,27 @@ class AsyncResult(Generic[R]):
     @property
     def name(self) -> str | None:
         """The task's name; like args, kwargs, worker, retries and queue it needs ``result_extended``."""
-        return self._latest().get("name")
+        return self.latest_meta().get("name")
 
     @property
     def args(self) -> Any:
-        return self._latest().get("args")
+        return self.latest_meta().get("args")
 
     @property
     def kwargs(self) -> Any:
-        return self._latest().get("kwargs")
+        return self.latest_meta().get("kwargs")
 
     @property
     def worker(self) -> str | None:
-        return self._latest().get("worker")
+        return self.latest_meta().get("worker")
 
     @property
     def retries(self) -> int | None:
-        return self._latest().get("retries")
+        return self.latest_meta().get("retries")
 
     @property
     def queue(self) -> str | None:
-        return self._latest().get("queue")
+        return self.latest_meta().get("queue")
 
     def ready(self) -> bool:
         """Whether it is over: SUCCESS, FAILURE or REVOKED."""

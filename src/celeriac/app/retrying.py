@@ -43,7 +43,7 @@ def retry(
     if not eta and countdown is None:
         countdown = task.default_retry_delay
     if max_retries is not None and retries > max_retries:
-        raise exc or task.MaxRetriesExceededError(  # type: ignore[call-arg]  # ours takes them
+        raise exc or task.MaxRetriesExceededError(
             f"Can't retry {task.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}",
             task_args=request.args, task_kwargs=request.kwargs,
         )  # fmt: skip

@@ -6,17 +6,17 @@ awaiting it gives). How an option becomes part of a message is in ``calls.py``, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 
-from celeriac import current, telemetry
+from celeriac import current, errors, telemetry
 from celeriac.app import calls
 from celeriac.app.arity import Checker, arity_of
 from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
 from celeriac.client.sender import BULK
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, MaxRetriesExceededError, OperationalError
+from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import RunnableOptions
 from celeriac.executors.context import Context
 from celeriac.ids import task_id as new_id
@@ -38,8 +38,8 @@ __all__ = ["AsyncTask", "Context", "Task"]
 #: ``co_flags`` bit of ``async def`` (Python's data model)
 _COROUTINE = 0x80
 
-#: instance attributes that are not part of how a task is sent or run
-_BOOKKEEPING = frozenset({"_plan", "_options", "_header", "_direct_request"})
+#: attributes besides those declared on Task that decide how a task is sent or run
+_DECIDING = frozenset({*calls.EXEC_OPTIONS, "name", "run", "dump_arguments", "_app", "_is_coroutine"})
 
 
 class TaskEvent(telemetry.Event):
@@ -83,8 +83,8 @@ class Task(Generic[P, R]):
     priority: int | None = None
     resultrepr_maxsize: int = 1024
 
-    MaxRetriesExceededError: ClassVar[type[Exception]] = MaxRetriesExceededError
-    OperationalError: ClassVar[type[Exception]] = OperationalError
+    MaxRetriesExceededError: ClassVar[type[errors.MaxRetriesExceededError]] = errors.MaxRetriesExceededError
+    OperationalError: ClassVar[type[errors.OperationalError]] = errors.OperationalError
 
     _app: Celeriac | None = None
     _backend: Backend | None = None
@@ -94,7 +94,7 @@ class Task(Generic[P, R]):
     _direct_request: Context | None = None
     _is_coroutine: bool | None = None
     #: prepares a call's arguments on the caller's side (pydantic tasks)
-    _dump_arguments: Callable[[Any, Any, str], tuple[Any, Any]] | None = None
+    dump_arguments: Callable[[Any, Any, str], tuple[Any, Any]] | None = None
 
     # ── what it is ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,9 +119,17 @@ class Task(Generic[P, R]):
         top = current.running()
         if top is not None and top.task is self:
             return cast("Context", top.request)
+        outer = current.request_of(self)
+        if outer is not None:
+            return cast("Context", outer)
         if self._direct_request is None:
             self._direct_request = Context()
         return self._direct_request
+
+    @property
+    def request_stack(self) -> RequestStack:
+        """The requests of this task that are under way in this context."""
+        return RequestStack(self)
 
     def push_request(self, *mappings: Any, **values: Any) -> None:
         current.push(self, Context(*mappings, **values))
@@ -152,7 +160,8 @@ class Task(Generic[P, R]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        if name not in _BOOKKEEPING:  # what was worked out from the attributes is worked out anew
+        # what was worked out from what decides is stale; state of the user's own is not
+        if name in _DECIDING or (name in Task.__annotations__ and not name.startswith("_")):
             object.__setattr__(self, "_plan", None)
             object.__setattr__(self, "_options", None)
 
@@ -162,6 +171,11 @@ class Task(Generic[P, R]):
         cls._app = app
         cls.on_bound(app)
         return app
+
+    def attach(self, app: Celeriac) -> None:
+        """Make this object belong to an app."""
+        self._app = app
+        self.on_bound(app)
 
     @classmethod
     def on_bound(cls, app: Celeriac) -> None:
@@ -176,9 +190,10 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the body here, as a plain function."""
         top = current.running()
-        if top is not None and top.task is self:
+        if top is not None and top.task is self and "_entered" not in top.request.__dict__:
+            top.request.__dict__["_entered"] = True  # whoever pushed the request calls; the next call is the task's own
             return cast("R", self.run(*args, **kwargs))
-        request = Context(args=args, kwargs=kwargs)
+        request = Context(args=args, kwargs=kwargs, _entered=True)
         if self.is_coroutine:
             return cast("R", self._await_directly(request))
         current.push(self, request)
@@ -213,7 +228,7 @@ class Task(Generic[P, R]):
         args, kwargs = self._checked(plan, args, kwargs, given)
         if plan.always_eager:
             return self._apply_eagerly(plan, args, kwargs, given)
-        app = plan_app(self)
+        app = self.app
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         app.sender.send((outgoing,), policy)
         result: Result[R] = Result(task_id, None, self.name, app)
@@ -234,11 +249,11 @@ class Task(Generic[P, R]):
         given = _given(options, task_id, link, link_error, shadow)
         args, kwargs = self._checked(plan, args, kwargs, given)
         if plan.always_eager:
-            from celeriac.app.eager import aapply
+            from celeriac.app.eager import apply_on_loop
 
             args, kwargs = self._round_trip(plan, args, kwargs, given)
-            return await aapply(self, args, kwargs, given)
-        app = plan_app(self)
+            return await apply_on_loop(self, args, kwargs, given)
+        app = self.app
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         await app.outbox.send((outgoing,), policy)
         result: Result[R] = Result(task_id, None, self.name, app)
@@ -252,30 +267,47 @@ class Task(Generic[P, R]):
         Returns the results in order. What goes wrong with one batch is raised; the batches before it are sent.
         """
         plan = self._plan_now()
-        if plan.always_eager or plan.template is None or type(self).apply_async is not Task.apply_async:
-            return [self.apply_async(tuple(args)) for args in arguments]
-        app = plan_app(self)
-        template, route, check, name = plan.template, plan.route, plan.check, self.name
-        parent = calls.running_request()
-        if route is None or parent is not None or self._dump_arguments is not None:
-            return [self.apply_async(tuple(args)) for args in arguments]
-        app.declare_queue(plan.queue, route.exchange)
-        now = SYSTEM_CLOCK.time()
+        if plan.always_eager or type(self).apply_async is not Task.apply_async:
+            return [self.apply_async(_argument_tuple(args, self.name)) for args in arguments]
+        app, name = self.app, self.name
         batch: list[Outgoing] = []
         results: list[Result[R]] = []
+        for outgoing, task_id in self._many(app, plan, arguments):
+            batch.append(outgoing)
+            results.append(Result(task_id, None, name, app))
+            if len(batch) == BULK:
+                app.sender.send_bulk(batch, plan.policy)
+                batch = []
+        app.sender.send_bulk(batch, plan.policy)
+        parent = calls.running_request()
+        if parent is not None:
+            for result in results:
+                add_trail(parent, result)
+        return results
+
+    def _many(
+        self, app: Celeriac, plan: calls.Plan, arguments: Iterable[Sequence[Any]]
+    ) -> Iterator[tuple[Outgoing, str]]:
+        template, route, check, name = plan.template, plan.route, plan.check, self.name
+        plain = template is not None and route is not None and current.running() is None
+        if not plain or self.dump_arguments is not None or type(self).shadow_name is not Task.shadow_name:
+            for args in arguments:
+                given: dict[str, Any] = {}
+                positional, named = self._checked(plan, _argument_tuple(args, name), None, given)
+                outgoing, task_id, _, _ = self._prepared(app, plan, positional, named, given)
+                yield outgoing, task_id
+            return
+        assert template is not None
+        assert route is not None
+        app.declare_queue(plan.queue, route.exchange)
+        now = SYSTEM_CLOCK.time()
         for args in arguments:
             if type(args) is not tuple:
                 args = _argument_tuple(args, name)
             if check is not None:
                 check(args, {})
             task_id = new_id()
-            batch.append(Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route))
-            results.append(Result(task_id, None, name, app))
-            if len(batch) == BULK:
-                app.sender.send_bulk(batch, plan.policy)
-                batch = []
-        app.sender.send_bulk(batch, plan.policy)
-        return results
+            yield Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route), task_id
 
     def _plan_now(self) -> calls.Plan:
         plan = self._plan
@@ -289,17 +321,17 @@ class Task(Generic[P, R]):
     def _checked(
         self, plan: calls.Plan, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, given: dict[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        args = () if args is None else args
-        kwargs = {} if kwargs is None else kwargs
+        positional: Sequence[Any] = () if args is None else args
+        named: Mapping[str, Any] = {} if kwargs is None else kwargs
         if plan.check is not None:
-            plan.check(args, kwargs)
-        if self._dump_arguments is not None:
-            args, kwargs = self._dump_arguments(args, kwargs, given.get("serializer") or plan.serializer)
+            plan.check(positional, named)
+        if self.dump_arguments is not None:
+            positional, named = self.dump_arguments(positional, named, given.get("serializer") or plan.serializer)
         if type(self).shadow_name is not Task.shadow_name and "shadow" not in given:
-            shadow = self.shadow_name(args, kwargs, given)
+            shadow = self.shadow_name(positional, named, given)
             if shadow:
                 given["shadow"] = shadow
-        return args, kwargs
+        return positional, named
 
     def _prepared(
         self, app: Celeriac, plan: calls.Plan, args: Sequence[Any], kwargs: Mapping[str, Any], given: dict[str, Any]
@@ -324,7 +356,7 @@ class Task(Generic[P, R]):
         plan = self._plan_now()
         given = {name: value for name, value in options.items() if value is not None}
         args, kwargs = self._checked(plan, args, kwargs, given)
-        app = plan_app(self)
+        app = self.app
         outgoing, task_id, _, _ = self._prepared(app, plan, args, kwargs, given)
         return outgoing, Result(task_id, None, self.name, app)
 
@@ -506,8 +538,21 @@ class AsyncTask(Task[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]  # the one difference
 
 
-def plan_app(task: Task[Any, Any]) -> Celeriac:
-    return task._app or task.app
+class RequestStack:
+    """What ``task.request_stack`` is in Celery."""
+
+    def __init__(self, task: Task[Any, Any]) -> None:
+        self._task = task
+
+    @property
+    def top(self) -> Context | None:
+        return cast("Context | None", current.request_of(self._task))
+
+    def push(self, request: Context) -> None:
+        current.push(self._task, request)
+
+    def pop(self) -> None:
+        current.pop()
 
 
 def add_trail(parent: Context, result: Result[Any]) -> None:
@@ -548,7 +593,7 @@ def _given(
 
 
 def _argument_tuple(args: Any, name: str) -> tuple[Any, ...]:
-    if isinstance(args, list):
+    if isinstance(args, list | tuple):
         return tuple(args)
     raise TypeError(f"delay_many of {name} takes a tuple of arguments for each call, such as (2, 2), not {args!r}")
 

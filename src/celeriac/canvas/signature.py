@@ -126,6 +126,10 @@ class Signature(dict[str, Any], Generic[R]):
             raise ImproperlyConfigured(f"there is no app to send {self!r} with: create a Celeriac() first")
         return app
 
+    def attach(self, app: Any) -> None:
+        """Make it a signature of ``app``."""
+        self._app = app
+
     @property
     def type(self) -> Any:
         """The task object, or ``NotRegistered``."""
@@ -163,12 +167,12 @@ class Signature(dict[str, Any], Generic[R]):
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Result[R]:
         """Run it here and now."""
-        merged = self._merge(args, kwargs, options)
+        merged = self.merged(args, kwargs, options)
         return cast("Result[R]", self.type.apply(merged[0], merged[1], **merged[2]))
 
     def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Call the task's function here, as a plain function."""
-        args, kwargs, _ = self._merge(partial_args, partial_kwargs, {})
+        args, kwargs, _ = self.merged(partial_args, partial_kwargs, {})
         return cast("R", self.type(*args, **kwargs))
 
     def __invert__(self) -> R:
@@ -178,7 +182,7 @@ class Signature(dict[str, Any], Generic[R]):
         self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, route_name: str | None,
         options: Mapping[str, Any],
     ) -> tuple[Any, tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]]:  # fmt: skip
-        merged = self._merge(args, kwargs, options)
+        merged = self.merged(args, kwargs, options)
         given = {name: value for name, value in merged[2].items() if value is not None}
         if route_name is not None:
             given["route_name"] = route_name
@@ -187,10 +191,14 @@ class Signature(dict[str, Any], Generic[R]):
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _merge(
+    def merged(
         self, args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any] | None,
         force: bool = False,
     ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:  # fmt: skip
+        """Arguments and options of a call: ``args`` first, ``kwargs`` and options over the signature's own.
+
+        Immutable signatures take options only, unless ``force``.
+        """
         own = self.options
         merged = dict(own)
         if options:
@@ -204,7 +212,7 @@ class Signature(dict[str, Any], Generic[R]):
         self: S, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> S:  # fmt: skip
         """A copy with more arguments and options merged in; its options share nothing with this one's."""
-        merged = self._merge(args, kwargs, options)
+        merged = self.merged(args, kwargs, options)
         return self._rebuilt(merged[0], merged[1], copy.deepcopy(merged[2]))
 
     partial = clone
@@ -322,7 +330,7 @@ class Signature(dict[str, Any], Generic[R]):
 
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
         """``proj.add(2, y=3)``: the call as it would be written."""
-        all_args, all_kwargs, _ = self._merge(args, kwargs, {}, force=True)
+        all_args, all_kwargs, _ = self.merged(args, kwargs, {}, force=True)
         shown = [repr(value) for value in all_args] + [f"{name}={value!r}" for name, value in all_kwargs.items()]
         return f"{self.get('task')}({', '.join(shown)})"
 
@@ -354,7 +362,7 @@ def maybe_signature(d: Any, app: Any = None, clone: bool = False) -> Any:
     else:
         return d
     if app is not None:
-        d._app = app
+        d.attach(app)
     return d
 
 

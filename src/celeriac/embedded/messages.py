@@ -192,9 +192,9 @@ def _read_metas(entries: list[tuple[int, int, int, int, int, int, int]], metas: 
 
 def _delivery(queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes) -> Delivery:
     if isinstance(meta, str):
-        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered == 1, meta)
+        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered > 0, meta)
     envelope = Envelope(body, meta.headers, meta.properties)
-    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered == 1)
+    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered > 0)
 
 
 def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Receipt]:
@@ -222,6 +222,21 @@ def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Recei
 def leave(link: Link, first: int, last: int) -> None:
     """Give back everything that is held under these tokens."""
     link.execute("INSERT INTO leaving (first, last) VALUES (?, ?)", (first, last))
+
+
+def arrive(link: Link, first: int, last: int) -> None:
+    """Enter the list of consumers under a range of tokens."""
+    link.execute("INSERT OR IGNORE INTO holder (first_token, last_token) VALUES (?, ?)", (first, last))
+
+
+def forsake(link: Link, first: int, last: int) -> None:
+    """Give back what a consumer held that has vanished, and strike it from the list."""
+    link.execute("INSERT INTO forsaking (first, last) VALUES (?, ?)", (first, last))
+
+
+def holders(link: Link) -> list[tuple[int, int]]:
+    """The consumers' ranges of tokens."""
+    return link.read(lambda connection: connection.execute("SELECT first_token, last_token FROM holder").fetchall())
 
 
 # ── settle ───────────────────────────────────────────────────────────────────────────────────────────────────

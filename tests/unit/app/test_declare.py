@@ -133,6 +133,9 @@ def test_one_name_two_functions(app: Celeriac):
             return 2
 
     assert second is first
+    with pytest.warns(DuplicateTaskNameWarning) as warned:
+        app.task(name="taken")(lambda: 3)
+    assert warned[0].filename == __file__
 
 
 def test_a_module_that_is_loaded_twice_is_no_duplicate(app: Celeriac):

@@ -143,3 +143,55 @@ def test_progress_is_stored_while_the_task_runs(app: Celeriac, run: Any):
         return app.AsyncResult(self.request.id).info
 
     assert meta(run(work.prepare((), {}, {})[0]))["result"] == {"done": 1}
+
+
+def test_a_task_that_calls_itself_or_another_keeps_its_own_request(app: Celeriac, run: Any):
+    seen: list[Any] = []
+
+    @app.task(bind=True, max_retries=5)
+    def other(self):
+        seen.append(("other", self.request.called_directly, countdown.request.id))
+
+    @app.task(bind=True)
+    def countdown(self, n):
+        seen.append((n, self.request.called_directly, self.request_stack.top is self.request))
+        if n:
+            self(n - 1)
+            other()
+        return self.request.id
+
+    outcome = run(countdown.prepare((1,), {}, {"task_id": "top"})[0])
+    assert meta(outcome)["result"] == "top"
+    assert seen == [(1, False, True), (0, True, True), ("other", True, "top")]
+    assert countdown.request_stack.top is None
+
+
+def test_many_calls_from_within_a_task(app: Celeriac, run: Any):
+    transport: Any = app.transport
+
+    @app.task
+    def part(n):
+        """Nothing."""
+
+    @app.task
+    def whole():
+        return [result.id for result in part.delay_many((n,) for n in range(1500))]
+
+    outcome = run(whole.prepare((), {}, {"task_id": "whole"})[0])
+    assert transport.batches == [1000, 500]
+    assert {item.envelope.headers["parent_id"] for item in transport.sent} == {"whole"}
+    assert [child[0][0] for child in meta(outcome)["children"]] == meta(outcome)["result"]
+
+
+def test_state_of_a_task_object_lives_on_and_costs_no_planning(app: Celeriac, run: Any):
+    @app.task(bind=True)
+    def counter(self):
+        self.count = getattr(self, "count", 0) + 1
+        return self.count
+
+    message, _ = counter.prepare((), {}, {})
+    plan = counter._plan
+    assert [meta(run(message))["result"] for _ in range(2)] == [1, 2]
+    assert counter._plan is plan
+    counter.queue = "other"
+    assert counter._plan is None
