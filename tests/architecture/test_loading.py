@@ -1,4 +1,4 @@
-"""The catalogue names things that exist, and importing stays cheap."""
+"""The catalogue names things that exist, and the command line loads only what a command needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import pytest
 
 from celeriac.errors import MissingExtra
 from celeriac.plugins import CATALOGUE, load
-
-#: modules beyond those of a bare interpreter; a count does not depend on how busy the machine is
-MOST_MODULES_FOR_IMPORT = 120
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, entries in CATALOGUE.items() for name in entries])
@@ -29,10 +26,6 @@ def modules_after(code: str) -> set[str]:
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     return set(shown.stdout.split())
-
-
-def test_importing_celeriac_loads_little():
-    assert len(modules_after("import celeriac") - modules_after("pass")) <= MOST_MODULES_FOR_IMPORT
 
 
 def test_the_command_line_loads_only_what_the_command_needs():

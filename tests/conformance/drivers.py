@@ -138,7 +138,6 @@ DirectoryStore = key_value_store("directory", DirectoryBucket, expires=True)
 
 def transport_driver(name: str, folder: Path) -> TransportDriver:
     clock = SteppedClock()
-    # longer than Linux allows for a socket's address, or short: both ways of the doorbell are run
     urls = {
         "sqlite": f"sqlite:///{folder}/queue.sqlite3",
         "memory": f"memory://{folder.name}",

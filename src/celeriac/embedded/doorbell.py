@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 QUEUES, RESULTS, BROADCASTS = "q", "r", "b"
 #: seconds after which a waiter looks by itself
 POLL = 1.0
-#: sun_path holds 108 bytes on Linux, 104 elsewhere
-_LONGEST_PATH_BYTES = 100
-_NAME_BYTES = 26
+#: sun_path holds 108 bytes on Linux, 104 elsewhere, with a zero at the end
+_LONGEST_PATH_BYTES = 103
+#: a slash, a kind, a process id in hexadecimal, some randomness
+_NAME_BYTES = 19
 #: more than this is cut: an empty ring means "anything"
 _LONGEST_RING_BYTES = 4096
 #: a listing younger than this may miss a socket of the same clock tick (coarse inode times: 4 ms at 250 Hz)
@@ -103,7 +104,7 @@ class Bell:
     def __init__(self, directory: Path, kind: str) -> None:
         self._socket: socket.socket | None = None
         self._fallback = threading.Event()
-        self.path = directory / f"{kind}-{os.getpid():x}-{secrets.token_hex(6)}"
+        self.path = directory / f"{kind}-{os.getpid():x}-{secrets.token_hex(4)}"
         if not make_private(directory):
             return
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

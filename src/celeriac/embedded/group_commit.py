@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from celeriac.embedded.messages import send
-from celeriac.errors import BrokerUnavailable, PublishTimeout
+from celeriac.errors import BrokerUnavailable, PublishTimeout, PublishUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +25,11 @@ _GATHERED_ROWS = 1024
 
 
 class _Entry:
-    __slots__ = ("error", "rows", "state")
+    __slots__ = ("alone", "error", "rows", "state")
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
+        self.alone = False  #: not to share a commit again: one that it was part of failed
         self.state = "waiting"  # → taken → done
         self.error: BaseException | None = None
 
@@ -76,36 +77,37 @@ class GroupCommit:
         count = len(mine.rows)
         with self._list:
             self._waiting.remove(mine)
-            while self._waiting and count + len(self._waiting[0].rows) <= _GATHERED_ROWS:
-                entry = self._waiting.popleft()
-                count += len(entry.rows)
-                taken.append(entry)
+            if not mine.alone:
+                for entry in list(self._waiting):
+                    if not entry.alone and count + len(entry.rows) <= _GATHERED_ROWS:
+                        count += len(entry.rows)
+                        taken.append(entry)
+                        self._waiting.remove(entry)
             for entry in taken:
                 entry.state = "taken"
         return taken
 
     def _send_all(self, taken: list[_Entry], ends: float) -> None:
-        mine = taken[0]
+        mine, others = taken[0], taken[1:]
         try:
             send(self._link, [row for entry in taken for row in entry.rows], ends - time.monotonic())
-        except BaseException as error:
-            # nobody else is to suffer from this thread's short deadline or its interruption
-            for entry in taken[1:]:
-                self._send_one(entry)
-            if not isinstance(error, Exception):
-                raise
-            mine.error = error
-        else:
-            for entry in taken[1:]:
-                entry.state = "done"
-        mine.state = "done"
-
-    def _send_one(self, entry: _Entry) -> None:
-        try:
-            send(self._link, entry.rows, 1.0)
+        except PublishUnknown as error:
+            _end(taken, error)
         except Exception as error:
-            entry.error = error
-        entry.state = "done"
+            # whose fault it was is not known: the others try by themselves, within deadlines of their own
+            with self._list:
+                for entry in others:
+                    entry.state, entry.alone = "waiting", True
+                    self._waiting.append(entry)
+            if others and time.monotonic() < ends:
+                self._send_all([mine], ends)
+            else:
+                _end([mine], error)
+        except BaseException:  # Ctrl-C may have come just after the commit
+            _end(others, PublishUnknown("The thread that was committing this message was interrupted."))
+            raise
+        else:
+            _end(taken, None)
 
     def _give_up(self, entry: _Entry) -> None:
         with self._list:
@@ -116,3 +118,9 @@ class GroupCommit:
             raise PublishTimeout("The deadline passed while the message was being committed; it may be stored.")
         if entry.error is not None:
             raise entry.error
+
+
+def _end(entries: Sequence[_Entry], error: BaseException | None) -> None:
+    for entry in entries:
+        entry.error = error
+        entry.state = "done"

@@ -84,10 +84,9 @@ class BrokerUrl(msgspec.Struct, frozen=True, kw_only=True):
         host = f"[{self.host}]" if self.host and ":" in self.host else quote(self.host or "", safe=".-_~")
         port = "" if self.port is None else f":{self.port}"
         options = "&".join(f"{quote(name)}={quote(value, safe='*')}" for name, value in query.items())
-        path = quote(self.path, safe="/") if self.path or host or at or not options else ""
+        path = "/" + quote(self.path, safe="/") if self.path else ""
         tail = f"?{options}" if options else ""
-        slash = "/" if path or not (host or at or port) else ""
-        return f"{self.scheme}://{user}{secret}{at}{host}{port}{slash}{path}{tail}"
+        return f"{self.scheme}://{user}{secret}{at}{host}{port}{path}{tail}"
 
 
 def _is_scheme(text: str) -> bool:
