@@ -56,7 +56,7 @@ EXTENDED = {
 }
 ODD_JSON = {
     "nan": math.nan, "inf": math.inf, "minus_inf": -math.inf, "huge": 1e300, "big": 2**80, "text": "ünï\u2028 \x7f",
-    "surrogate": "\ud800", "keys": {1: 2, 1.5: 3, True: 4, None: 5}, "empty": [[], {}, ""],
+    "surrogate": "\ud800", "keys": {1: 2, 1.5: 3, False: 4, None: 5}, "empty": [[], {}, ""],
 }  # fmt: skip
 
 

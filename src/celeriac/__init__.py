@@ -13,12 +13,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac as Celeriac
     from celeriac.app.celery import Celeriac as Celery
+    from celeriac.app.declare import current_app as current_app
+    from celeriac.app.declare import current_task as current_task
     from celeriac.app.declare import shared_task as shared_task
     from celeriac.app.result import AsyncResult as AsyncResult
     from celeriac.app.task import Task as Task
     from celeriac.canvas.signature import Signature as Signature
     from celeriac.canvas.signature import maybe_signature as maybe_signature
     from celeriac.canvas.signature import signature as signature
+    from celeriac.canvas.signature import signature as subtask
     from celeriac.ids import task_id as uuid
 
 _WHERE = {

@@ -5,7 +5,6 @@ Everything that needs the time takes a :class:`Clock`, so that tests run hours i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -42,6 +41,8 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio  # callers that never await must not pay for it: half of the package's import time
+
         await asyncio.sleep(seconds)
 
 

@@ -50,6 +50,11 @@ def running() -> Running | None:
     return stack[-1] if stack else None
 
 
+def request_of(task: Any) -> Any:
+    """The request of the innermost run of ``task`` in this context, other tasks inside it aside; or ``None``."""
+    return next((run.request for run in reversed(_running.get()) if run.task is task), None)
+
+
 def push(task: Any, request: Any) -> None:
     _running.set((*_running.get(), Running(task, request)))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 
 #: what an identifier that comes from outside may look like (semantics SR6)
@@ -48,9 +47,15 @@ def is_safe_id(text: object) -> bool:
     return isinstance(text, str) and _SAFE_ID.match(text) is not None
 
 
+def host_name() -> str:
+    import socket  # late: only who sends or serves needs it, and it is dear to import
+
+    return socket.gethostname()
+
+
 def anonymous_node() -> str:
     """``gen<pid>@<host>``: how a client signs the messages it sends (the ``origin`` header)."""
-    return f"gen{os.getpid()}@{socket.gethostname()}"
+    return f"gen{os.getpid()}@{host_name()}"
 
 
 def node_name(name: str | None, default: str = "celery") -> str:
@@ -58,7 +63,7 @@ def node_name(name: str | None, default: str = "celery") -> str:
 
     ``%h`` full host, ``%n`` name part, ``%d`` domain, ``%%`` a percent. Text without ``@`` is the host part.
     """
-    host = socket.gethostname()
+    host = host_name()
     given = name or f"{default}@%h"
     left, at, right = given.partition("@")
     if not at:

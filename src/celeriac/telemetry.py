@@ -6,7 +6,6 @@ events, metrics. An event type nobody listens to costs one dictionary look-up.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -185,4 +184,6 @@ def emit(event: Event) -> None:
         try:
             sink(event)
         except Exception:
+            import logging
+
             logging.getLogger("celeriac").exception("a telemetry sink failed on %s", type(event).__name__)

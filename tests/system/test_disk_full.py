@@ -41,15 +41,16 @@ def test_a_full_disk_is_a_typed_error_and_the_queue_still_drains(house: House, s
         f"""
 from celeriac.errors import BrokerFull
 [add.delay(n, n) for n in range(300)]
-with open({str(filler)!r}, "wb") as file:
-    try:
-        while True:
-            file.write(b"x" * 4096)
-            file.flush()
-    except OSError:
-        pass
+handle = os.open({str(filler)!r}, os.O_WRONLY | os.O_CREAT)
+try:
+    while True:
+        os.write(handle, b"x" * 4096)
+except OSError:
+    os.close(handle)
 refused = 0
 for n in range(200):
+    if refused == 2:
+        break
     try:
         boom.delay("x" * 100000)
     except BrokerFull:

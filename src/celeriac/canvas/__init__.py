@@ -1,0 +1,1 @@
+"""Workflows as data: signatures and what is built from them."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from celeriac.embedded.rows import WIDEST, Insert
-from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Release
+from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
 from celeriac.wire.envelope import Envelope, Route
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def _read_metas(entries: list[tuple[int, int, int, int, int, int, int]], metas: 
 
 def _delivery(queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes) -> Delivery:
     if isinstance(meta, str):
-        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered == 1, meta)
+        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered > 0, meta)
     envelope = Envelope(body, meta.headers, meta.properties)
-    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered == 1)
+    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered > 0)
 
 
 def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Receipt]:
@@ -222,6 +222,21 @@ def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Recei
 def leave(link: Link, first: int, last: int) -> None:
     """Give back everything that is held under these tokens."""
     link.execute("INSERT INTO leaving (first, last) VALUES (?, ?)", (first, last))
+
+
+def arrive(link: Link, first: int, last: int) -> None:
+    """Enter the list of consumers under a range of tokens."""
+    link.execute("INSERT OR IGNORE INTO holder (first_token, last_token) VALUES (?, ?)", (first, last))
+
+
+def forsake(link: Link, first: int, last: int) -> None:
+    """Give back what a consumer held that has vanished, and strike it from the list."""
+    link.execute("INSERT INTO forsaking (first, last) VALUES (?, ?)", (first, last))
+
+
+def holders(link: Link) -> list[tuple[int, int]]:
+    """The consumers' ranges of tokens."""
+    return link.read(lambda connection: connection.execute("SELECT first_token, last_token FROM holder").fetchall())
 
 
 # ── settle ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,7 +297,7 @@ def declare(link: Link, specs: Sequence[QueueSpec]) -> None:
                     (spec.exchange, spec.name, spec.routing_key, spec.exchange_type),
                 )
 
-    link.write(work, essential=False)
+    link.write(work)
 
 
 def bindings(link: Link, exchange: str) -> list[tuple[str, str, str]]:
@@ -316,6 +331,22 @@ def depth(link: Link, queue: str) -> int:
         ).fetchone()[0]
     )
     return count
+
+
+def counts(link: Link, queue: str, now: int) -> QueueCounts:
+    """What is in ``queue``; delayed messages whose time has come count as waiting, whoever moves them."""
+    waiting, delayed, held, dead, quarantined = link.read(
+        lambda connection: connection.execute(
+            "SELECT (SELECT count(*) FROM ready WHERE queue = ?1)"
+            " + (SELECT count(*) FROM delayed WHERE queue = ?1 AND until <= ?2),"
+            " (SELECT count(*) FROM delayed WHERE queue = ?1 AND until > ?2),"
+            " (SELECT count(*) FROM held WHERE queue = ?1),"
+            " (SELECT count(*) FROM buried WHERE queue = ?1 AND kind = 'dead'),"
+            " (SELECT count(*) FROM buried WHERE queue = ?1 AND kind = 'quarantine')",
+            (queue, now),
+        ).fetchone()
+    )
+    return QueueCounts(waiting=waiting, delayed=delayed, held=held, dead=dead, quarantined=quarantined)
 
 
 def purge(link: Link, queue: str) -> int:

@@ -35,7 +35,7 @@ CREATE TEMP TRIGGER sweep INSTEAD OF INSERT ON sweeping BEGIN
   DELETE FROM delayed
     WHERE (until, id) IN (SELECT until, id FROM delayed WHERE until <= NEW.now ORDER BY until, id LIMIT 1000);
   INSERT INTO ready
-    SELECT queue, rank, position, id, attempts + 1, 1 FROM held
+    SELECT queue, rank, position, id, attempts + 1, redelivered + 1 FROM held
     WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
       AND until <= NEW.now;
   DELETE FROM held
@@ -74,10 +74,10 @@ CREATE TEMP TRIGGER return_held INSTEAD OF INSERT ON returning_held WHEN NEW.id 
   INSERT INTO lost
     SELECT NEW.token, NEW.id WHERE NOT EXISTS (SELECT 1 FROM held WHERE token = NEW.token AND id = NEW.id);
   INSERT INTO ready
-    SELECT queue, rank, position, id, attempts + NEW.counted, 1 FROM held
+    SELECT queue, rank, position, id, attempts + NEW.counted, max(redelivered, 1) FROM held
     WHERE NEW.until IS NULL AND token = NEW.token AND id = NEW.id;
   INSERT INTO delayed
-    SELECT NEW.until, id, queue, rank, attempts + NEW.counted, 1 FROM held
+    SELECT NEW.until, id, queue, rank, attempts + NEW.counted, max(redelivered, 1) FROM held
     WHERE NEW.until IS NOT NULL AND token = NEW.token AND id = NEW.id;
   DELETE FROM held WHERE token = NEW.token AND id = NEW.id;
 END;
@@ -99,6 +99,19 @@ END;
 CREATE TEMP VIEW leaving AS SELECT 0 first, 0 last WHERE 0;
 CREATE TEMP TRIGGER leave INSTEAD OF INSERT ON leaving BEGIN
   INSERT INTO ready
-    SELECT queue, rank, position, id, attempts, 1 FROM held WHERE token BETWEEN NEW.first AND NEW.last;
+    SELECT queue, rank, position, id, attempts, max(redelivered, 1) FROM held
+    WHERE token BETWEEN NEW.first AND NEW.last;
   DELETE FROM held WHERE token BETWEEN NEW.first AND NEW.last;
+  DELETE FROM holder WHERE first_token = NEW.first;
+END;
+
+-- The same for a consumer that was found dead. Which of its messages had been started died with it, and most were
+-- only waiting: a message is not blamed (attempts) before it has seen ten consumers die.
+CREATE TEMP VIEW forsaking AS SELECT 0 first, 0 last WHERE 0;
+CREATE TEMP TRIGGER forsake INSTEAD OF INSERT ON forsaking BEGIN
+  INSERT INTO ready
+    SELECT queue, rank, position, id, attempts + (redelivered >= 10), redelivered + 1 FROM held
+    WHERE token BETWEEN NEW.first AND NEW.last;
+  DELETE FROM held WHERE token BETWEEN NEW.first AND NEW.last;
+  DELETE FROM holder WHERE first_token = NEW.first;
 END;

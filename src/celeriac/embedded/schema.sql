@@ -9,7 +9,7 @@ CREATE TABLE message (
 );
 
 -- What may be given out now, in the order in which it is given out. rank is the negated priority; position is the
--- time at which the message became due. No condition on the time: a clock that is set back hides nothing.
+-- time at which the message became due. redelivered counts how often it came back. No condition on the time: a clock that is set back hides nothing.
 CREATE TABLE ready (
   queue       TEXT    NOT NULL,
   rank        INTEGER NOT NULL,
@@ -51,6 +51,13 @@ CREATE TABLE lease (
   token INTEGER NOT NULL,
   PRIMARY KEY (until, token)
 ) WITHOUT ROWID;
+
+-- The consumers there are, by their range of tokens. Each locks a file of its own while it lives (holders.py), so that
+-- whoever looks can tell at once who has vanished and need not wait for the leases.
+CREATE TABLE holder (
+  first_token INTEGER PRIMARY KEY,
+  last_token  INTEGER NOT NULL
+);
 
 -- Set aside with unchanged bytes: dead letters and quarantine.
 CREATE TABLE buried (

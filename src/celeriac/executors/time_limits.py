@@ -186,6 +186,9 @@ class InterruptibleCoroutine:
 
     def _translated(self, thrown: BaseException) -> BaseException:
         window = self._window
-        if window.injected is not None and window.is_open and type(thrown).__name__ == "CancelledError":
-            return window.injected
-        return thrown
+        if window.injected is None or not window.is_open or not isinstance(thrown, asyncio.CancelledError):
+            return thrown
+        task = asyncio.current_task()
+        if task is not None:  # the cancellation has done its work; the coroutine may await while it cleans up
+            task.uncancel()
+        return window.injected

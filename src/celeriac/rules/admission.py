@@ -52,15 +52,24 @@ class Unknown(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
+class Isolate(msgspec.Struct, frozen=True, tag=True):
+    """It was held whenever a worker died, perhaps without having been started: run it, but nothing else beside it."""
+
+
 class Poison(msgspec.Struct, frozen=True, tag=True):
     """It has cost as many processes as it may: to the dead letters."""
 
     attempts: int
 
 
-Decision = Run | Park | Hold | Discard | Quarantine | Unknown | Poison
+Decision = Run | Park | Hold | Discard | Quarantine | Unknown | Isolate | Poison
 
 RUN = Run()
+ISOLATE = Isolate()
+
+#: a worker that dies whole takes more messages with it than it had started, and the broker counts them all; so many
+#: more starts, alone, until a message is held to be the cause (semantics 3.10)
+BENEFIT_OF_DOUBT = 2
 
 
 class AdmissionPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,13 +102,16 @@ def decide(
     name = headers.get("task")
     if type(name) is not str or name not in tasks or not is_safe_id(headers.get("id")):
         return _refuse(headers)
+    may_run: Run | Isolate = RUN
     if attempt is not None and attempt >= policy.crash_budget:
-        return Poison(attempt)
+        if attempt >= policy.crash_budget + BENEFIT_OF_DOUBT:
+            return Poison(attempt)
+        may_run = ISOLATE
     if revoked and headers["id"] in revoked:
         return Discard("revoked")
     eta, expires = headers.get("eta"), headers.get("expires")
     if eta is None and expires is None:
-        return RUN
+        return may_run
     due = end = None
     try:
         due = timestamp_of(eta)
@@ -109,7 +121,7 @@ def decide(
     if end is not None and end <= now:
         return Discard("expired")
     if due is None or due <= now:
-        return RUN
+        return may_run
     return _wait(due if end is None else min(due, end), now, policy)
 
 

@@ -35,8 +35,8 @@ from celeriac.settings.worker import WorkerSettings
 
 
 class Settings(
-    GeneralSettings, BrokerSettings, TaskSettings, StoreSettings, WorkerSettings, BeatSettings, EventSettings,
-    ControlSettings, EventsCommandSettings, SecuritySettings,
+    GeneralSettings, BrokerSettings, TaskSettings, WorkerSettings, BeatSettings, EventSettings, ControlSettings,
+    EventsCommandSettings, SecuritySettings, StoreSettings,
 ):  # fmt: skip
     """Every setting. May be passed wherever a group is wanted."""
 

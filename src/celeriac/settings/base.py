@@ -37,13 +37,23 @@ class Declaration:
         self.name = ""
         self.group = ""
         self.annotation: Any = None
-        self.default = default  #: as declared; ``initial`` is the same in the declared type
+        self.default = default  #: as declared, so a timedelta stays one
         self.doc = doc
         self.was: str | None = was  #: the upper-case name of Celery 3, None if there was none
         self.differs = differs
         self.ours = ours  #: Celery has no such setting
         self.secret = secret
         self.derive = derive  #: where the value comes from while it is None: a setting's name or a function
+
+    @property
+    def initial(self) -> Any:
+        """The default in the declared type. Not checked, for the sake of import time; a test does that."""
+        default, annotation = self.default, self.annotation
+        if annotation is Seconds or annotation is MaybeSeconds:
+            if isinstance(default, timedelta):
+                return default.total_seconds()
+            return None if default is None else float(default)
+        return default
 
     @property
     def type_text(self) -> str:
@@ -57,7 +67,9 @@ class Declaration:
             raise ImproperlyConfigured(self.complaint(value)) from None
 
     def complaint(self, value: Any, source: str = "") -> str:
-        shown = "a hidden value" if self.secret else _short(value)
+        from celeriac.settings.censor import censored
+
+        shown = "a hidden value" if self.secret else _short(censored({self.name: value}, {self.name: self})[self.name])
         origin = f" (from {source})" if source else ""
         return f"{self.name} must be {self.type_text}, not {shown} of type {type(value).__name__}{origin}"
 
@@ -120,7 +132,7 @@ class SettingsGroup:
     def __init_subclass__(cls, *, title: str = "", was: str = "") -> None:
         """``was``: pattern of old names, with ``{name}`` for the upper-cased name and ``{rest}`` without its prefix."""
         found: dict[str, Declaration] = {}
-        for base in reversed(cls.__mro__[1:]):
+        for base in cls.__bases__:
             found.update(getattr(base, "declarations", {}))
         for name, annotation in dict(cls.__annotations__).items():
             declared = cls.__dict__.get(name)
@@ -130,7 +142,7 @@ class SettingsGroup:
             if declared.was == BY_PATTERN:
                 rest = name.partition("_")[2].upper()
                 declared.was = was.format(name=name.upper(), rest=rest) if was else None
-            setattr(cls, name, declared.coerced(declared.default))
+            setattr(cls, name, declared.initial)
             found[name] = declared
         cls.declarations = found
         cls._derived = tuple(d for d in found.values() if d.derive is not None)
@@ -187,7 +199,8 @@ class SettingsGroup:
     def __repr__(self) -> str:
         from celeriac.settings.censor import censored
 
-        shown = censored(self._given, self.declarations)
+        changed = {name: value for name, value in self._given.items() if value != self.declarations[name].initial}
+        shown = censored(changed, self.declarations)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 

@@ -47,8 +47,12 @@ class BrokerSettings(SettingsGroup, title="broker", was="{name}"):
     broker_read_url: Url = url("Address to consume from. None: `broker_url`.", derive="broker_url")
     broker_write_url: Url = url("Address to publish to. None: `broker_url`.", derive="broker_url")
     broker_transport_options: Mapping[str, Any] = setting(
-        {}, "Options of the transport; each broker's page lists them."
-    )
+        {}, "Options of the transport; each broker's page lists them.",
+        differs=Differs(
+            "RabbitMQ is not asked to confirm", "A message is not sent before the broker has it.",
+            ours="RabbitMQ confirms every message, unless `confirm_publish` is False",
+        ),
+    )  # fmt: skip
     broker_use_ssl: bool | Mapping[str, Any] = setting(
         False,
         "TLS to the broker: False, True, or a dict of options such as `ca_certs`, `certfile`, `keyfile`, `cert_reqs`.",

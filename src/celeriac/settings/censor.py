@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from celeriac.settings.values import is_list, is_mapping
+
 if TYPE_CHECKING:
     from celeriac.settings.base import Declaration
 
@@ -35,14 +37,15 @@ def censored(values: Mapping[str, Any], declarations: "Mapping[str, Declaration]
 
 
 def _shown(value: Any, hidden: bool) -> Any:
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return censored({str(key): item for key, item in value.items()})
     if hidden:
         return MASK if value is not None else None
     if isinstance(value, str):
         return censored_url(value)
-    if isinstance(value, list | tuple):
-        return type(value)(_shown(item, False) for item in value) if type(value) in (list, tuple) else value
+    if is_list(value) and type(value) in (list, tuple):  # named tuples and the like are left as they are
+        shown = [_shown(item, False) for item in value]
+        return shown if isinstance(value, list) else tuple(shown)
     return value
 
 

@@ -3,15 +3,11 @@
 Owns the rules of conversion and nothing else; knows no setting by name.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from os import PathLike, fspath
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args, get_origin
 
 _TRUE = frozenset(("true", "yes", "on", "1"))
 _FALSE = frozenset(("false", "no", "off", "0"))
@@ -68,7 +64,7 @@ def coerce(value: Any, annotation: Any) -> Any:
         return None
     for choice in choices:
         if _is_already(value, choice):
-            return float(value) if choice is float or choice is Seconds else value
+            return float(value) if _is_number(value) and (choice is float or choice is Seconds) else value
     for choice in choices:
         changed = _convert(value, choice)
         if changed is not None:
@@ -90,13 +86,35 @@ def _is_already(value: Any, choice: Any) -> bool:
         return value in get_args(choice)
     if origin is type:
         return isinstance(value, type)
-    if origin is not None:
-        return isinstance(value, Mapping) and issubclass(origin, Mapping)
-    return isinstance(value, choice)
+    if origin is Mapping:
+        return is_mapping(value)
+    return origin is None and isinstance(value, choice)
 
 
-def _is_number(value: Any) -> "TypeIs[float]":
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # NaN is no number
+
+
+def _is_path(value: Any) -> "TypeGuard[PathLike[str]]":
+    return hasattr(value, "__fspath__") and isinstance(fspath(value), str)
+
+
+def _is_texts(value: Any) -> TypeGuard[Sequence[str]]:
+    return is_list(value) and len(value) > 0 and all(isinstance(part, str) for part in value)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether ``value`` is a sequence that is not a text."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether ``value`` is a mapping, of whatever."""
+    return isinstance(value, Mapping)
+
+
+def _is_set(value: object) -> TypeGuard[Collection[Any]]:
+    return isinstance(value, set | frozenset)
 
 
 def _convert(value: Any, choice: Any) -> Any:
@@ -107,12 +125,11 @@ def _convert(value: Any, choice: Any) -> Any:
         return bool(value)
     if choice is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if choice is str and isinstance(value, PathLike):
-        path: Any = value
-        return str(fspath(path))
+    if choice is str and _is_path(value):
+        return fspath(value)
     if choice is bytes and isinstance(value, str):
         return value.encode()
-    if choice is Url and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
+    if choice is Url and _is_texts(value):
         return ";".join(value)
     return _to_tuple(value, get_origin(choice))
 
@@ -122,11 +139,9 @@ def _to_tuple(value: Any, origin: Any) -> tuple[Any, ...] | None:
         return None
     if isinstance(value, str):
         return (value,)
-    if isinstance(value, set | frozenset):
+    if _is_set(value):
         return tuple(sorted(value, key=str))
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return tuple(value)
-    return None
+    return tuple(value) if is_list(value) else None
 
 
 def read_text(text: str, annotation: Any) -> Any:
@@ -162,17 +177,21 @@ def _read(text: str, choice: Any) -> Any:
         return text
     if origin is Sequence or origin is Collection:
         return _read_list(text)
-    if origin is not None and origin is not type and origin is not Literal and issubclass(origin, Mapping):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
+    if origin is Mapping and is_mapping(found := _read_json(text)):
+        return found
     raise ValueError(text)
 
 
 def _read_list(text: str) -> tuple[Any, ...]:
     if text.lstrip().startswith("["):
-        return tuple(json.loads(text))
+        return tuple(_read_json(text))
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _read_json(text: str) -> Any:
+    import json  # here, since importing the settings must stay quick
+
+    return json.loads(text)
 
 
 def read_bool(text: str) -> bool:
@@ -214,6 +233,6 @@ def _describe_one(choice: Any) -> str:
         return "class"
     if origin is Sequence or origin is Collection:
         return f"list of {_describe_one(get_args(choice)[0])}"
-    if origin is not None and issubclass(origin, Mapping):
+    if origin is Mapping:
         return "dict"
     return str(getattr(choice, "__name__", choice))

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
-    "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Delivery", "Envelope",
-    "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueSpec", "Release", "Route", "Settlement",
-    "Taken", "Transport", "Verdict",
+    "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
+    "Envelope", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release",
+    "Route", "Settlement", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -201,6 +201,23 @@ class QueueAdmin(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The messages of a queue, by what they wait for."""
+
+    waiting: int  #: due now
+    delayed: int  #: not before their time
+    held: int  #: claimed by a worker
+    dead: int
+    quarantined: int
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Optional, on a QueueAdmin: tells apart what :meth:`QueueAdmin.depth` adds up, for people who look."""
+
+    def counts(self, queue: str) -> QueueCounts: ...
 
 
 class Broadcast(Protocol):

@@ -20,6 +20,7 @@ from celeriac.embedded import doorbell, messages, records
 from celeriac.embedded.doorbell import Doorbells
 from celeriac.embedded.file import EmbeddedFile
 from celeriac.embedded.group_commit import GroupCommit
+from celeriac.embedded.holders import Life, is_gone, remove
 from celeriac.embedded.location import location_of
 from celeriac.embedded.messages import milliseconds
 from celeriac.errors import BackendError, OperationalError, PublishRejected
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
     from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
 #: seconds between two looks for expired results and dead letters
 _TIDY_INTERVAL = 5.0
+#: seconds between two looks for consumers that have vanished
+_HOLDERS_INTERVAL = 2.0
 #: bits of a token that count a consumer's claims; the upper ones tell consumers apart
 _TOKEN_COUNTER_BITS = 32
 
@@ -183,6 +186,7 @@ class SqliteConsumer:
         clock: Clock,
     ) -> None:  # fmt: skip
         self._transport = transport
+        self._file = file
         self._queues = list(dict.fromkeys(queues))
         self._queues_json = msgspec.json.encode(self._queues).decode()
         self._settings = settings
@@ -191,7 +195,10 @@ class SqliteConsumer:
         self._settlements = file.link(durable=True)
         self._rows = Rows(self._settlements, settings.broker_max_message_bytes, clock)
         self._first_token = random.SystemRandom().getrandbits(62 - _TOKEN_COUNTER_BITS) << _TOKEN_COUNTER_BITS
+        self._last_token = self._first_token + (1 << _TOKEN_COUNTER_BITS) - 1
         self._token = self._first_token
+        self._life: Life | None = None
+        self._looked_for_gone_at = float("-inf")
         self._bell: doorbell.Bell | None = None
         self._interrupted = threading.Event()
         self._closed = False
@@ -233,7 +240,26 @@ class SqliteConsumer:
     def _concerns(self, heard: bytes) -> bool:
         return not set(heard.decode("utf-8", "surrogatepass").split("\n")).isdisjoint(self._queues)
 
+    def _announce(self) -> None:
+        """Let others see at once when this process is gone."""
+        self._life = Life(self._file.path, self._first_token)
+        if self._life.begin():
+            messages.arrive(self._claims, self._first_token, self._last_token)
+
+    def _recover(self) -> None:
+        """Give back what vanished consumers held."""
+        for first, last in messages.holders(self._claims):
+            if first != self._first_token and is_gone(self._file.path, first):
+                messages.forsake(self._claims, first, last)
+                remove(self._file.path, first)
+                self._promising.clear()
+
     def _claim(self, limit: int) -> list[Delivery]:
+        if self._life is None:
+            self._announce()
+        if time.monotonic() - self._looked_for_gone_at > _HOLDERS_INTERVAL:
+            self._looked_for_gone_at = time.monotonic()
+            self._recover()
         now = milliseconds(self._clock.time())
         if self._next_due is not None and now >= self._next_due:
             messages.sweep(self._claims, now)
@@ -318,11 +344,13 @@ class SqliteConsumer:
         self._closed = True
         self.interrupt()
         try:
-            messages.leave(self._settlements, self._first_token, self._first_token + (1 << _TOKEN_COUNTER_BITS) - 1)
+            messages.leave(self._settlements, self._first_token, self._last_token)
             self._transport.bells().ring(doorbell.QUEUES)
         finally:
             if self._bell is not None:
                 self._bell.close()
+            if self._life is not None:
+                self._life.end()
             self._claims.close()
             self._settlements.close()
 
@@ -346,6 +374,9 @@ class SqliteAdmin:
 
     def depth(self, queue: str) -> int:
         return messages.depth(self._link, queue)
+
+    def counts(self, queue: str) -> QueueCounts:
+        return messages.counts(self._link, queue, milliseconds(self._clock.time()))
 
     def queues(self) -> Sequence[str]:
         return messages.names(self._link)

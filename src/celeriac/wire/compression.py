@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from celeriac.errors import DecodeError, ImproperlyConfigured, MessageError, MissingExtra
+from celeriac.errors import DecodeError, ImproperlyConfigured, MissingExtra
 from celeriac.wire.limits import DEFAULT_LIMITS, RATIO_FLOOR_BYTES, Limits, check_size
 
 #: (data, most bytes to produce) → (output, whether the stream is complete)
@@ -132,7 +132,7 @@ def compress(data: bytes, name: str) -> tuple[bytes, str]:
 
 
 def decompress(data: bytes, name: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """``data`` decompressed, within ``limits``. Raises ``DecodeError``; ``MissingExtra`` when the codec is absent."""
+    """``data`` decompressed, within ``limits``. Raises ``DecodeError``, also when the codec is absent."""
     codec = _by_name.get(name) if isinstance(name, str) else None
     if codec is None:
         raise DecodeError(f"The message is compressed with the unknown method {str(name)[:100]!r}")
@@ -140,8 +140,8 @@ def decompress(data: bytes, name: Any, limits: Limits = DEFAULT_LIMITS) -> bytes
     bound = min(limits.decompressed_bytes, max(limits.ratio * len(data), RATIO_FLOOR_BYTES))
     try:
         output, complete = codec.decompress(data, bound + 1)
-    except (MessageError, MissingExtra):
-        raise
+    except MissingExtra as error:
+        raise DecodeError(f"The body cannot be decompressed here. {error}") from error
     except Exception as error:
         raise DecodeError(f"The body is not {codec.aliases[0]} data: {error}") from error
     if len(output) > bound:

@@ -74,9 +74,10 @@ def is_plain(value: Any, room: int = DEFAULT_LIMITS.depth) -> bool:
     return True
 
 
-def encode(value: Any) -> bytes:
-    """JSON text of ``value``. Raises ``EncodeError``."""
-    plain = is_plain(value)
+def encode(value: Any, plain: bool | None = None) -> bytes:
+    """JSON text of ``value``. Raises ``EncodeError``. ``plain``: what :func:`is_plain` says, if the caller knows."""
+    if plain is None:
+        plain = is_plain(value)
     if not plain:
         value = simplify(value, DEFAULT_LIMITS.depth)
         plain = is_plain(value)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import Any
 
@@ -30,6 +29,9 @@ class _Wire(msgspec.Struct, gc=False):
     redelivered: bool = False
 
 
+#: levels of nesting that headers and properties may have
+_ROOM = DEFAULT_LIMITS.depth - 1
+
 _decode_fast = msgspec.json.Decoder(_Wire).decode
 
 
@@ -38,18 +40,20 @@ def encode_envelope(envelope: Envelope, route: Route, delivery_tag: str | None =
     properties = dict(envelope.properties)
     content_type = properties.pop("content_type", None)
     content_encoding = properties.pop("content_encoding", None)
-    properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
     properties.setdefault("priority", 0)
     properties["body_encoding"] = "base64"
     properties["delivery_tag"] = delivery_tag or task_id()
+    plain = json_types.is_plain(envelope.headers, _ROOM) and json_types.is_plain(properties, _ROOM)
+    properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
     return json_types.encode(
         {
-            "body": base64.b64encode(envelope.body).decode("ascii"),
+            "body": binascii.b2a_base64(envelope.body, newline=False).decode("ascii"),
             "content-encoding": content_encoding,
             "content-type": content_type,
             "headers": envelope.headers,
             "properties": properties,
-        }
+        },
+        plain,
     )
 
 
@@ -94,8 +98,12 @@ def _parse(data: bytes, limits: Limits) -> _Wire:
 def _body(text: str, encoding: Any) -> bytes:
     if encoding == "base64":
         try:
-            return base64.b64decode(text)
-        except (binascii.Error, ValueError) as error:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            pass  # perhaps in lines, as some languages' libraries write it
+        try:
+            return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        except ValueError as error:
             raise DecodeError(f"The envelope's body is not base64: {error}") from error
     try:
         return text.encode("utf-8")

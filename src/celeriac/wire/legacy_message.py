@@ -85,6 +85,14 @@ def modernize(envelope: Envelope, limits: Limits, accept: frozenset[str] | None)
     return Envelope(serializer.encode([args, kwargs, embed]), headers, envelope.properties)
 
 
+def _time_limits(value: Any) -> list[Any]:
+    if not value:
+        return [None, None]
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise InvalidTaskError(f"timelimit is [hard, soft], not {safe_repr(value, 100)}")
+    return list(value)
+
+
 def _headers(body: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Protocol-2 headers from the body's fields; a hybrid's own headers win."""
     group = body.get("taskset")
@@ -98,7 +106,7 @@ def _headers(body: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any], give
         "group": body.get("group") if group is None else group,
         "group_index": body.get("group_index"),
         "retries": body.get("retries") or 0,
-        "timelimit": list(body.get("timelimit") or (None, None)),
+        "timelimit": _time_limits(body.get("timelimit")),
         "root_id": body.get("root_id") or body.get("id"),
         "parent_id": body.get("parent_id"),
         "argsrepr": safe_repr(args),

@@ -7,7 +7,6 @@ values, so hostile input costs one linear pass. Source of the numbers: semantics
 from __future__ import annotations
 
 import re
-from itertools import accumulate
 
 import msgspec
 
@@ -35,13 +34,13 @@ RATIO_FLOOR_BYTES = 1024 * 1024
 #: msgspec and CPython refuse longer integers by themselves
 _PARSERS_INTEGER_DIGITS = 4300
 
-# One JSON string, or what is left of one that is never closed. Possessive, so that it can't backtrack.
-_JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_OPENING = b"[{"
-_CLOSING = b"]}"
-_NOT_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
-#: an opening bracket becomes +1, a closing one -1 (as a signed byte)
-_STEPS = bytes.maketrans(_OPENING + _CLOSING, b"\x01\x01\xff\xff")
+_BRACKETS = b"[]{}"
+#: everything that says nothing about a JSON text's shape
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS + b'"'))
+_NO_SEPARATORS = bytes(set(range(256)) - set(_BRACKETS + b'",'))
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+# One string, or what is left of one that is never closed. Possessive, so that it can't backtrack.
+_STRING = re.compile(rb'"[^"]*+(?:"|\Z)')
 _DIGITS_TO_ZERO = bytes.maketrans(b"0123456789", b"0000000000")
 
 
@@ -56,24 +55,49 @@ def check_json(data: bytes, limits: Limits) -> None:
     if size > limits.decompressed_bytes:
         check_size(data, limits.decompressed_bytes, "JSON text")
     brackets = data.count(b"[") + data.count(b"{")
-    if brackets > limits.depth or size > limits.items:
-        _check_json_shape(data, limits)
+    if brackets > limits.depth:
+        _check_json_depth(data, limits.depth)
+    # every item but the first of its container follows a comma
+    if size > limits.items and brackets + data.count(b",") > limits.items:
+        items = _count_items(data)
+        if items > limits.items:
+            raise DecodeError(f"JSON text holds about {items} items, the limit is {limits.items}")
     if size > limits.integer_digits and limits.integer_digits < _PARSERS_INTEGER_DIGITS:
-        bare = _JSON_STRING.sub(b"", data).translate(_DIGITS_TO_ZERO)
+        bare = _STRING.sub(b'"', _without_escapes(data)).translate(_DIGITS_TO_ZERO)
         if b"0" * (limits.integer_digits + 1) in bare:
             raise DecodeError(f"JSON text holds a number of more than {limits.integer_digits} digits")
 
 
-def _check_json_shape(data: bytes, limits: Limits) -> None:
-    bare = _JSON_STRING.sub(b"", data)
-    # every item but the first of its container follows a comma
-    items = bare.count(b",") + bare.count(b"[") + bare.count(b"{")
-    if items > limits.items:
-        raise DecodeError(f"JSON text holds about {items} items, the limit is {limits.items}")
-    steps = bare.translate(_STEPS, _NOT_BRACKETS)
-    deepest = max(accumulate(memoryview(steps).cast("b")), default=0)
-    if deepest > limits.depth:
-        raise DecodeError(f"JSON text is nested {deepest} deep, the limit is {limits.depth}")
+def _without_escapes(data: bytes) -> bytes:
+    """JSON text whose quotes all begin or end a string. Backslashes outside of strings are no JSON anyway."""
+    return data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
+
+
+def _outside_strings(data: bytes, noise: bytes) -> bytes:
+    """JSON text without its strings and without the bytes in ``noise``."""
+    # two neighbouring quotes cancel out whether they enclose an empty string or separate two others, so what is left
+    # for the slower pattern are strings that hold something other than noise
+    skeleton = _without_escapes(data).translate(None, noise).replace(b'""', b"")
+    return _STRING.sub(b"", skeleton) if b'"' in skeleton else skeleton
+
+
+def _count_items(data: bytes) -> int:
+    """About how many items JSON text holds, strings not looked into."""
+    bare = _outside_strings(data, _NO_SEPARATORS)
+    return bare.count(b",") + bare.count(b"[") + bare.count(b"{")
+
+
+def _check_json_depth(data: bytes, limit: int) -> None:
+    """Peel the innermost containers off, all at once, as often as the limit allows."""
+    left = _outside_strings(data, _NO_BRACKETS).translate(_BRACES_TO_BRACKETS)
+    for _ in range(limit):
+        peeled = left.replace(b"[]", b"")
+        if len(peeled) == len(left):
+            break
+        left = peeled
+    # what is never closed counts too: the parser would go down there before it finds out
+    if left.count(b"[") > (0 if b"[]" in left else limit):
+        raise DecodeError(f"JSON text is nested deeper than {limit}")
 
 
 # ── MessagePack ──────────────────────────────────────────────────────────────────────────────────────────────

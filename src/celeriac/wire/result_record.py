@@ -83,7 +83,7 @@ def decode_record(
         method, _, payload = payload[len(_COMPRESSED) :].partition(b"\x00")
         payload = decompress(payload, method.decode("ascii", "replace"), limits)
     meta = loads(payload, record.content_type, record.content_encoding, accept, limits)
-    if not isinstance(meta, dict) or "status" not in meta:
+    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
         raise DecodeError(f"The record of task {record.task_id[:255]!r} is not a result: it has no status")
     if meta["status"] in EXCEPTION_STATES and meta.get("result") is not None:
         meta["result"] = exception_from_wire(meta["result"])

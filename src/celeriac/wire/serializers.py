@@ -10,6 +10,7 @@ import difflib
 import importlib
 import io
 import pickle  # reading is guarded by `loads`: only when the accept set names it
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -157,16 +158,16 @@ class YamlSerializer:
 
     def decode(self, data: bytes, limits: Limits) -> Any:
         check_size(data, limits.decompressed_bytes, "The YAML text")
-        yaml = _yaml()
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
+            yaml = _yaml()
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             text = data.decode("utf-8")
             _check_yaml_events(yaml.parse(text, Loader=loader), yaml, limits)
             return yaml.load(text, Loader=loader)  # a safe loader: plain values only
         except MessageError:
             raise
         except Exception as error:
-            raise DecodeError(f"Not YAML: {error}") from error
+            raise DecodeError(f"The YAML text cannot be read: {error}") from error
 
 
 def _yaml() -> Any:
@@ -188,6 +189,16 @@ def _dumper_without_aliases(yaml: Any) -> Any:
     return Dumper
 
 
+#: a number of PyYAML's; those with colons (base 60) cost it quadratic time
+_YAML_NUMBER = re.compile(r"[-+]?[0-9][0-9_:.]*")
+
+
+def _is_long_number(event: Any, digits: int) -> bool:
+    """Whether it is an unquoted scalar (the first flag of ``implicit``) that may be taken for an over-long number."""
+    text = event.value
+    return len(text) > digits and event.implicit[0] and _YAML_NUMBER.fullmatch(text) is not None
+
+
 def _check_yaml_events(events: Iterable[Any], yaml: Any, limits: Limits) -> None:
     depth = 0
     for count, event in enumerate(events):
@@ -199,6 +210,8 @@ def _check_yaml_events(events: Iterable[Any], yaml: Any, limits: Limits) -> None
                 raise DecodeError(f"The YAML text is nested deeper than {limits.depth}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        elif isinstance(event, yaml.ScalarEvent) and _is_long_number(event, limits.integer_digits):
+            raise DecodeError(f"The YAML text holds a number of more than {limits.integer_digits} digits")
         if count > 2 * limits.items:
             raise DecodeError(f"The YAML text holds more than {limits.items} items")
 

@@ -17,6 +17,7 @@ from celeriac.ids import is_safe_id
 from celeriac.wire import json_types
 from celeriac.wire.compression import compress, decompress
 from celeriac.wire.envelope import Envelope
+from celeriac.wire.json_types import is_plain
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_size
 from celeriac.wire.safe_repr import safe_repr
 from celeriac.wire.serializers import dumps, loads
@@ -76,6 +77,9 @@ class TaskBody(NamedTuple):
     chord: Any
 
 
+#: levels of nesting that args and kwargs may have
+_ROOM = DEFAULT_LIMITS.depth - 1
+_TEXT = frozenset({str})
 _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -119,15 +123,17 @@ def encode_task(call: TaskCall, now: float) -> Envelope:
         headers.update(call.headers)
     if call.callbacks is None and call.errbacks is None and call.chain is None and call.chord is None:
         embed = _NO_EMBED
+        plain = call.serializer == "json" and is_plain(args, _ROOM) and is_plain(kwargs, _ROOM)
     else:
+        plain = False
         embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
-    return seal(call, (args, kwargs, embed), headers, now)
+    return seal(call, (args, kwargs, embed), headers, now, plain or None)
 
 
-def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float) -> Envelope:
-    """Serialize and compress the body and add the properties."""
+def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: bool | None = None) -> Envelope:
+    """Serialize and compress the body and add the properties. ``plain``: as ``json_types.encode`` takes it."""
     if call.serializer == "json":
-        data, content_type, content_encoding = json_types.encode(body), "application/json", "utf-8"
+        data, content_type, content_encoding = json_types.encode(body, plain), "application/json", "utf-8"
     else:
         data, content_type, content_encoding = dumps(body, call.serializer)
     if call.compression:
@@ -222,12 +228,14 @@ def read_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits 
         if not isinstance(args, list | tuple):
             raise InvalidTaskError(f"The task's arguments are not a list: {safe_repr(args, 100)}")
         args = list(args)
-    if not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+    if not isinstance(kwargs, dict) or not _TEXT.issuperset(map(type, kwargs)):
         raise InvalidTaskError(f"The task's keyword arguments are not a mapping of names: {safe_repr(kwargs, 100)}")
     if not embed:
         return TaskBody(args, kwargs, None, None, None, None)
     if not isinstance(embed, dict):
         raise InvalidTaskError(f"The third part of the task's body is not a mapping: {safe_repr(embed, 100)}")
+    if not any(embed.values()):
+        return TaskBody(args, kwargs, None, None, None, None)
     return TaskBody(
         args,
         kwargs,

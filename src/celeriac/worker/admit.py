@@ -20,6 +20,7 @@ from celeriac.rules.admission import (
     Decision,
     Discard,
     Hold,
+    Isolate,
     Park,
     Poison,
     Quarantine,
@@ -110,7 +111,7 @@ class Admission:
             claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked
         )
         match decision:
-            case Run():
+            case Run() | Isolate():
                 if claim.id in self._claims.held:
                     self._claims.add_again(claim, redelivered=False)
                 else:
@@ -140,13 +141,25 @@ class Admission:
             return
         name = envelope.headers["task"]
         claim = _claim(delivery, envelope, self._tasks.get(name))
-        if isinstance(decision, Hold):
+        if isinstance(decision, Isolate):
+            self._isolate(claim)
+        elif isinstance(decision, Hold):
             self._claims.add_later(claim, decision.until)
             self.on_later()
         elif isinstance(decision, Park):
             self._settle_dropped(claim, broker.Park(decision.until))
         else:
             self._drop(claim, decision)
+
+    def _isolate(self, claim: Claim) -> None:
+        held = self._claims.held
+        if claim.id in held or self._claims.was_done(claim):
+            self._meet_again(claim)
+        elif claim.facts is not None and claim.facts.late:
+            self._claims.add_suspect(claim)
+        else:
+            held[claim.id] = claim
+            self._claims.add_ready([claim])
 
     def _drop(self, claim: Claim, decision: Decision) -> None:
         """It will not run: tell the broker, and whoever waits for the result."""

@@ -29,7 +29,7 @@ from celeriac.transports.base import Outgoing, Route, Verdict
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from celeriac.executors.base import Runnable, RunnableOptions
 
@@ -88,6 +88,8 @@ class Claims:
         self.ready: deque[Claim] = deque()
         #: ready, but to be acknowledged before they may start
         self.early: list[Claim] = []
+        #: ready, but to run with nothing beside them
+        self.suspects: deque[Claim] = deque()
         self._behind: dict[str, deque[Claim]] = {}
         self._later: list[tuple[float, int, Claim]] = []
         self._later_count = 0
@@ -95,6 +97,8 @@ class Claims:
         #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
         self._done: dict[str, int] = {}
         self.duplicates = 0
+        #: told when something unstarted has left: there may be room for more
+        self.on_freed: Callable[[], None] = lambda: None
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,6 +106,12 @@ class Claims:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
         self.ready.extend(claims)
+
+    def add_suspect(self, claim: Claim) -> None:
+        """A new claim that was held too often when a worker died; its id is not held yet."""
+        advance(claim, READY)
+        self.held[claim.id] = claim
+        self.suspects.append(claim)
 
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
@@ -149,7 +159,12 @@ class Claims:
     @property
     def waiting_count(self) -> int:
         """What is held and not given to the executor."""
-        return len(self.ready) + len(self.early) + self._later_count + sum(map(len, self._behind.values()))
+        return self.ready_count + self._later_count + sum(map(len, self._behind.values()))
+
+    @property
+    def ready_count(self) -> int:
+        """What may run as soon as there is room."""
+        return len(self.ready) + len(self.early) + len(self.suspects)
 
     def running_ids(self) -> list[str]:
         return [claim.id for claim in self.held.values() if claim.state == RUNNING or claim.state == LOST]
@@ -202,14 +217,16 @@ class Claims:
         """The session is gone and with it everything that does not run; the broker gives it out again."""
         dropped = self._empty()
         advance_all(dropped, LOST)
+        self.on_freed()
         return len(dropped)
 
     def _empty(self) -> list[Claim]:
-        taken = [*self.early, *self.ready]
+        taken = [*self.early, *self.suspects, *self.ready]
         for claim in taken:
             del self.held[claim.id]
         self.ready.clear()
         self.early.clear()
+        self.suspects.clear()
         for queue in self._behind.values():
             taken.extend(queue)
         self._behind.clear()
@@ -231,13 +248,15 @@ class Claims:
             advance(claim, LOST)
         elif claim.state == READY:
             advance(claim, LOST)
-            for queue in (self.ready, self.early):
+            for queue in (self.ready, self.early, self.suspects):
                 if claim in queue:
                     queue.remove(claim)
             self._leave(claim.id)
+            self.on_freed()
         elif claim.state == PARKED:
             advance(claim, LOST)
             self._forget_parked(claim)
+            self.on_freed()
 
     def _forget_parked(self, claim: Claim) -> None:
         queue = self._behind.get(claim.id)

@@ -10,16 +10,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from celeriac.errors import OperationalError
-from celeriac.rules.claim import READY, RUNNING, advance_all
+from celeriac.rules.claim import LOST, READY, RUNNING, advance_all
 from celeriac.transports.base import ACK, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celeriac.clock import Clock
     from celeriac.executors.base import Executor
     from celeriac.transports.base import Receipt
     from celeriac.worker.claims import Claim, Claims
     from celeriac.worker.session import Session
+
+#: seconds between two looks for room
+_LOOK = 0.02
 
 
 class Dispatch:
@@ -36,14 +40,20 @@ class Dispatch:
         self._at_rest = asyncio.Event()
         self._at_rest.set()
         self.paused = False
+        self._isolated: Claim | None = None
+        self.on_blocked: Callable[[], None] = lambda: None
 
     def pump(self) -> None:
         """Hand over what is ready and fits. Cheap when there is nothing to do."""
         ready = self._claims.ready
-        if not ready or self.paused:
+        if self._claims.suspects and not self.paused:
+            self._pump_suspect()
+            return
+        if not ready or self.paused or self._is_isolating():
             return
         room = self._executor.room() - self._in_flight - len(self._claims.early)
         if room <= 0:
+            self.on_blocked()
             return
         batch: list[Claim] = []
         if room >= len(ready):
@@ -62,6 +72,25 @@ class Dispatch:
         if batch:
             advance_all(batch, RUNNING)
             self._executor.submit([claim.request for claim in batch])
+
+    def _pump_suspect(self) -> None:
+        """The next suspect, once nothing else runs."""
+        if self._in_flight or self._executor.room() < 1 or self._claims.running_ids():
+            self.on_blocked()
+            return
+        claim = self._claims.suspects.popleft()
+        self._isolated = claim
+        advance_all((claim,), RUNNING)
+        self._executor.submit([claim.request])
+
+    def _is_isolating(self) -> bool:
+        claim = self._isolated
+        if claim is None:
+            return False
+        if claim.state == RUNNING or claim.state == LOST:
+            return True
+        self._isolated = None
+        return False
 
     async def run(self, started: Callable[[], None]) -> None:
         """Acknowledge the early ones, then let them run."""
@@ -106,3 +135,28 @@ class Dispatch:
         """Hand over nothing more; returns when no acknowledgement is under way."""
         self.paused = True
         await self._at_rest.wait()
+
+
+class RoomWatch:
+    """Looks again while there is no room: a pool whose children are being replaced has none, and tells nobody when it
+    has some again. Asleep as long as everything flows.
+    """
+
+    name = "room"
+
+    def __init__(self, go_on: Callable[[], None], clock: Clock) -> None:
+        self._go_on = go_on
+        self._clock = clock
+        self._blocked = asyncio.Event()
+
+    def blocked(self) -> None:
+        """Somebody found no room."""
+        self._blocked.set()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        started()
+        while True:
+            await self._blocked.wait()
+            self._blocked.clear()
+            await self._clock.sleep(_LOOK)
+            self._go_on()

@@ -57,7 +57,10 @@ class Endings:
     async def run(self, started: Callable[[], None]) -> None:
         started()
         while True:
-            self.take(await self._executor.outcomes())
+            outcomes = await self._executor.outcomes()
+            if not outcomes:  # it has stopped, and everything is told
+                return
+            self.take(outcomes)
             self._dispatch.pump()
             self.on_room()
 

@@ -52,6 +52,7 @@ class Intake:
         self._idle = asyncio.Event()
         self.last_delivery = clock.monotonic()
         self.received = 0
+        self.on_blocked: Callable[[], None] = lambda: None
 
     def wake(self) -> None:
         """There may be room now."""
@@ -70,7 +71,7 @@ class Intake:
             if plan.look_ahead:
                 # short tasks: what is worked off while one fetch is under way
                 ahead = max(ahead, min(plan.batch, int(self._settle.pace * _AHEAD)))
-        return min(plan.batch, room + ahead - len(claims.ready))
+        return min(plan.batch, room + ahead - claims.ready_count)
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -81,6 +82,7 @@ class Intake:
             credit = self.credit()
             if credit <= 0 or (credit < self._least() and self._executor.room() < self._executor.slots):
                 self._wake.clear()
+                self.on_blocked()
                 await self._wake.wait()
                 continue
             try:

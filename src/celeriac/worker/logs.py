@@ -185,7 +185,9 @@ _LINES: dict[type[Event], tuple[int, Callable[[Any], None]]] = {
     ),
     telemetry.TaskRevoked: (
         logging.INFO,
-        lambda event: logger.info("Discarding %s task: %s", "expired" if event.expired else "revoked", _task(event)),
+        lambda event: logger.info(
+            "Discarding %s task: %s", "expired" if event.expired else "revoked", _task(event).removeprefix("Task ")
+        ),
     ),
     telemetry.TaskLost: (logging.ERROR, _lost),
     telemetry.MessageQuarantined: (

@@ -19,8 +19,10 @@ from celeriac.errors import (
     ResultTooLarge,
     Unroutable,
 )  # fmt: skip
+from celeriac.rules.claim import DROPPED, advance
 from celeriac.rules.retry import reconnect_delay
 from celeriac.transports.base import Settlement
+from celeriac.worker.claims import Claim
 from celeriac.worker.endings import give_up
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from celeriac.results.base import ResultStore
     from celeriac.transports.base import Outgoing, Publisher, Receipt, Transport
     from celeriac.wire.result_record import ResultRecord
-    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.claims import Claims
     from celeriac.worker.lane import Lane
     from celeriac.worker.options import Plan
     from celeriac.worker.session import Session
@@ -158,6 +160,9 @@ class Settle:
                 return
             except (OperationalError, BackendError) as error:
                 failures += 1
+                if isinstance(error, PublishRejected) and failures > _PATIENCE:
+                    await self._write_apart(batch, error)
+                    return
                 self._report(batch, failures, error, epoch)
             except Exception as error:
                 logger.exception("writing %d outcomes failed in a way no driver should", len(batch))
@@ -186,6 +191,7 @@ class Settle:
         # asked anew: the wait may have brought another consumer, and adoptions other receipts
         commits = self._session.commits
         settlements = batch.settlements()
+        receipts = [claim.receipt for claim in batch.finished]
         lost: Sequence[Receipt]
         if commits is not None:
             lost = await commits.commit(
@@ -196,6 +202,16 @@ class Settle:
                 raise OperationalError("the consumer was replaced while follow-ups were to be sent")
             lost = await consumer.settle(settlements) if settlements else ()
         self._finish(batch, lost)
+        self._settle_adopted(batch, receipts)
+
+    def _settle_adopted(self, batch: _Batch, receipts: list[Receipt]) -> None:
+        """A redelivery may have been adopted while its task's outcome was on the way: that is told as well."""
+        for claim, receipt in zip(batch.finished, receipts, strict=True):
+            if claim.receipt is not receipt and claim.receipt is not None:
+                again = Claim(claim.id, claim.request, claim.receipt, claim.route, claim.facts)
+                advance(again, DROPPED)
+                again.verdict = claim.verdict
+                self.add_dropped(again)
 
     async def _write_apart_from_broker(
         self, batch: _Batch, records: Sequence[ResultRecord], sends: Sequence[Outgoing]

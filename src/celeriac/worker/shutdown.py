@@ -110,8 +110,6 @@ class Shutdown:
             telemetry.emit(telemetry.WorkerStopping(hostname=plan.hostname, how="cold", grace=plan.soft_timeout))
         if plan.soft_timeout > 0 and self._claims.running_ids():
             await self._nothing_runs(plan.soft_timeout)
-        for task_id in self._claims.running_ids():
-            self._executor.cancel(task_id, "soft")
         stop = asyncio.create_task(self._executor.stop(0.0))
         pending = {stop} if warm is None else {stop, warm}
         done, late = await asyncio.wait(pending, timeout=_EXECUTOR_SLACK)

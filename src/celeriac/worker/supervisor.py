@@ -106,7 +106,5 @@ class Supervisor:
             if task is not None:
                 task.cancel()
                 await asyncio.wait((task,))
-        if self.failed.done():
+        if not self.failed.cancel() and not self.failed.cancelled():
             self.failed.exception()  # seen by whoever asked, or not at all
-        else:
-            self.failed.cancel()

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from celeriac.rules.admission import (
+    ISOLATE,
     RUN,
     AdmissionPolicy,
     Decision,
@@ -54,9 +55,12 @@ def test_expired_and_revoked_messages_are_dropped() -> None:
     assert admit(id="gone") == Discard("revoked")
 
 
-def test_the_crash_budget_ends() -> None:
-    assert admit(attempt=3) == Poison(3)
+def test_the_crash_budget_ends_in_isolation_and_then_for_good() -> None:
+    assert admit(attempt=2) is RUN
+    assert admit(attempt=3) is admit(attempt=4) is ISOLATE
+    assert admit(attempt=5) == Poison(5)
     assert admit(AdmissionPolicy(crash_budget=5), attempt=4) is RUN
+    assert admit(attempt=4, eta=at(60)) == Park(NOW + 60)
 
 
 @pytest.mark.parametrize(

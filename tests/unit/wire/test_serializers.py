@@ -6,6 +6,7 @@ import collections
 import enum
 import json
 import math
+import sys
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from celeriac.errors import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
+from celeriac.errors import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured, MissingExtra
 from celeriac.wire import json_types, serializers
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.serializers import FunctionSerializer, accept_set, dumps, loads, register_serializer
@@ -43,7 +44,7 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-class Word(str, enum.Enum):
+class Word(enum.StrEnum):
     YES = "yes"
 
 
@@ -208,7 +209,7 @@ class TestJsonDecoding:
     @pytest.mark.parametrize("depth", [65, 2_000, 200_000])
     @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ("[", ""), ('["[",', "]")])
     def test_too_deep_is_a_decode_error(self, depth: int, opening: str, closing: str) -> None:
-        with pytest.raises(DecodeError, match="nested|items"):
+        with pytest.raises(DecodeError, match=r"nested|items"):
             read_json(nested(depth, opening, closing))
 
     def test_depth_counts_nesting_not_brackets(self) -> None:
@@ -290,16 +291,27 @@ class TestYaml:
         [
             b"a: &x [1]\nb: *x", b"!!python/object/apply:os.system ['true']", b"[", b"\xff", b"[" * 65 + b"]" * 65,
             b"[" * 5000, b"!!python/name:os.system", b"a: b: c", b"!!timestamp nope", b"%YAML 9.9\n---\n",
-            b"--- 1\n--- 2",
+            b"--- 1\n--- 2", b"1:" * 5000 + b"1", b"1" * 5000,
         ],
     )  # fmt: skip
     def test_aliases_objects_and_nonsense_are_decode_errors(self, data: bytes) -> None:
         with pytest.raises(DecodeError):
             self.read(data)
 
+    @pytest.mark.parametrize("text", ["a" * 5000, "1" * 5000, "1:" * 5000 + "1", "deadbeef" * 1000, "1 2 " * 2000])
+    def test_long_texts_are_no_numbers(self, text: str) -> None:
+        assert self.read(dumps([text], "yaml")[0]) == [text]
+
     def test_items_are_bounded(self) -> None:
         with pytest.raises(DecodeError, match="items"):
             self.read(b"[" + b"1," * 300 + b"]", Limits(items=100))
+
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+        with pytest.raises(MissingExtra, match=r"celeriac\[yaml\]"):
+            dumps(1, "yaml")
+        with pytest.raises(DecodeError, match=r"celeriac\[yaml\]"):
+            self.read(b"1")
 
     def test_objects_are_not_written(self) -> None:
         with pytest.raises(EncodeError):

@@ -82,7 +82,7 @@ class TestWriting:
             encode_task(call(compression="zip"), NOW)
 
     def test_what_json_cannot_say_is_an_encode_error(self) -> None:
-        with pytest.raises(EncodeError, match="builtins.set"):
+        with pytest.raises(EncodeError, match=r"builtins\.set"):
             encode_task(call(args=({1},)), NOW)
 
     @pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])

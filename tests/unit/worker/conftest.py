@@ -16,7 +16,17 @@ from celeriac.clock import SYSTEM_CLOCK
 from celeriac.executors.base import Lost, Outcome, Request, RunnableOptions, Succeeded
 from celeriac.settings import Settings
 from celeriac.transports.base import (
-    Ack, Bury, Capabilities, Delivery, Envelope, Outgoing, Park, QueueSpec, Release, Route, Settlement,
+    Ack,
+    Bury,
+    Capabilities,
+    Delivery,
+    Envelope,
+    Outgoing,
+    Park,
+    QueueSpec,
+    Release,
+    Route,
+    Settlement,
 )  # fmt: skip
 from celeriac.wire.limits import DEFAULT_LIMITS
 from celeriac.wire.result_record import ResultRecord, decode_record, encode_record
@@ -77,12 +87,15 @@ class Broker(Faults):
         self.renewals: list[int] = []
         self.commit_sizes: list[tuple[int, int, int]] = []
         self.arrived = asyncio.Event()
+        self.receiving = 0  #: how many fetches have had to wait
         self._receipt = 0
 
-    def put(self, task: str = "app.add", task_id: str = "t1", *, body: bytes = BODY, attempt: int = 0, **headers: Any) -> None:
+    def put(
+        self, task: str = "app.add", task_id: str = "t1", *, body: bytes = BODY, attempt: int = 0, **headers: Any
+    ) -> None:
         made = {"lang": "py", "task": task, "id": task_id, "retries": 0, **headers}
         properties = {"content_type": "application/json", "content_encoding": "utf-8", "reply_to": "me"}
-        self.put_message(Message(Envelope(body, made, properties), Route("", "celery"), attempt, attempt > 0))
+        self.put_message(Message(Envelope(BODY, made, properties), Route("", "celery"), attempt, attempt > 0))
 
     def put_message(self, message: Message) -> None:
         self.waiting.append(message)
@@ -185,11 +198,14 @@ class BottleConsumer:
         taken = broker.take(limit, self.number)
         if not taken:
             broker.arrived.clear()
+            broker.receiving += 1
             try:
                 async with asyncio.timeout(wait):
                     await broker.arrived.wait()
             except TimeoutError:
                 pass
+            if self.is_closed:
+                return []
             broker.check("receive")
             taken = broker.take(limit, self.number)
         return taken
@@ -388,7 +404,7 @@ class Rig:
     async def until(self, holds: Callable[[], object]) -> None:
         """Wait for an effect; the deadline is a failure."""
         async with asyncio.timeout(DEADLINE):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - the effects are those of fakes, which tell nobody
                 await asyncio.sleep(0.001)
 
     async def settled(self, *task_ids: str) -> None:

@@ -268,11 +268,46 @@ def test_a_task_that_costs_every_process_is_dead_after_the_budget(make_rig: Make
 def test_poison_from_elsewhere_does_not_even_start(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():
-            rig.broker.put(attempt=3)
+            rig.broker.put(attempt=5)
             await rig.settled("t1")
         assert rig.broker.verdicts("t1") == ["dead"]
         assert isinstance(rig.store.result("t1"), PoisonTask)
         assert not rig.executor.taken
+
+    asyncio.run(story(make_rig()))
+
+
+def test_a_pool_that_has_room_again_gets_work_although_nothing_ended(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        slots, rig.executor.ahead = rig.executor.slots, -rig.executor.slots  # its children are being replaced
+        async with rig.running():
+            rig.broker.put()
+            await rig.until(lambda: rig.claims.ready)
+            assert not rig.executor.taken
+            rig.executor.ahead = slots
+            await rig.settled("t1")
+
+    asyncio.run(story(make_rig()))
+
+
+def test_a_suspect_runs_alone(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            rig.broker.put("app.slow", "before")
+            await rig.started("before")
+            rig.broker.put("app.slow", "suspect", attempt=3)
+            rig.broker.put("app.slow", "after")
+            await rig.until(lambda: len(rig.broker.held) == 3)
+            assert set(rig.executor.running) == {"before"}
+            rig.executor.finish("before")
+            await rig.started("suspect")
+            await asyncio.sleep(0.02)
+            assert set(rig.executor.running) == {"suspect"}
+            rig.executor.finish("suspect")
+            await rig.started("after")
+            rig.executor.finish("after")
+            await rig.settled("after")
+        assert rig.code == 0
 
     asyncio.run(story(make_rig()))
 

@@ -18,7 +18,7 @@ import msgspec
 
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured
-from celeriac.executors.base import Loader, PoolOptions, Registry
+from celeriac.executors.base import PoolOptions, Registry
 from celeriac.executors.children import logs, pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
@@ -93,7 +93,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
         return 1
     try:
         crew.run()
-    except (ParentGone, BrokenPipeError, ConnectionResetError):
+    except ParentGone:
         return 0
     tear_down: Any = getattr(registry, "tear_down_child", None)
     if tear_down is not None:
@@ -154,4 +154,4 @@ def bootstrap(module: str) -> str:
     )  # fmt: skip
 
 
-__all__ = ["Ends", "Loader", "Setup", "bootstrap", "describe_failure", "lead_and_die_with", "leave", "load", "run"]
+__all__ = ["Ends", "Setup", "bootstrap", "describe_failure", "lead_and_die_with", "leave", "load", "run"]

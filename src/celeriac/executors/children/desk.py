@@ -50,6 +50,10 @@ class Crew(Protocol):
         """Give up everything that is not started; the numbers. Any thread."""
         ...
 
+    def has_more(self) -> bool:
+        """Whether requests wait in the inbox, so that another outcome is sure to follow. Any thread."""
+        ...
+
     def interrupt(self, number: int, cause: Cause) -> None:
         """Raise in the request ``number`` if it runs. Any thread."""
         ...
@@ -95,7 +99,7 @@ class Desk:
 
     def send(self, kind: Kind, payload: object) -> None:
         with self._writing:
-            self._data.sendall(pipes.frame(kind, payload))
+            self._write(pipes.frame(kind, payload))
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,28 +133,32 @@ class Desk:
         """The slot is about to run this request."""
         self._slate.start(slot, number, self._monotonic())
 
-    def hand_in(self, slot: int, number: int, outcome: Outcome, more: bool) -> None:
-        """The request has ended. ``more``: the crew has the next one at hand, so the outcome may wait for company."""
+    def hand_in(self, slot: int, number: int, outcome: Outcome) -> None:
+        """The request has ended. Its outcome may wait for company while the crew has more at hand."""
+        crew = self._crew
+        assert crew is not None
         try:
             item = pipes.encode_outcome(number, outcome)
         except Exception as error:  # follow-up messages with headers that are not plain data
             item = pipes.encode_outcome(number, _unsendable(outcome, error))
+        if self._max_memory_kib is not None and not self.leaving:
+            # Before the outcome is sent, since that makes the parent give the next request.
+            self._check_memory(self._max_memory_kib)
         slate = self._slate
         with self._writing:
             if not slate.keep(item):
                 self._flush()
                 if not slate.keep(item):  # larger than the outbox: it goes alone
-                    self._data.sendall(pipes.batch_of(item, 1))
+                    self._write(pipes.batch_of(item, 1))
             slate.finish(slot)
             kept = slate.kept
-            if not more or kept >= FLUSH_COUNT:
+            # Asked under the lock: whoever takes what is there now comes here after us, and sends ours with its own.
+            if kept >= FLUSH_COUNT or not crew.has_more():
                 self._flush()
             elif kept == 1:
                 self._oldest = self._monotonic()
             elif kept and self._monotonic() - self._oldest >= FLUSH_AGE:
                 self._flush()
-        if self._max_memory_kib is not None and not self.leaving:
-            self._check_memory(self._max_memory_kib)
 
     def flush(self) -> None:
         with self._writing:
@@ -160,8 +168,16 @@ class Desk:
         room, count = self._slate.outbox()
         if count:
             pipes.write_batch_head(room, count)
-            self._data.sendall(room)
+            self._write(room)
             self._slate.empty()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            self._data.sendall(data)
+        except OSError:
+            # The parent is gone, or a task has closed our socket. Any thread may be the one that finds out, and the
+            # others may sleep for ever; what is finished stays readable on the slate.
+            os._exit(1)
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +198,7 @@ class Desk:
         numbers = crew.take_back()
         with self._writing:
             self._flush()
-            self._data.sendall(pipes.frame(Kind.RECALLED, numbers))
+            self._write(pipes.frame(Kind.RECALLED, numbers))
 
     # ── the courier ──────────────────────────────────────────────────────────────────────────────────────────
 

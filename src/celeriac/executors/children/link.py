@@ -79,6 +79,8 @@ class NurseryLink:
             async with asyncio.timeout(self._options.start_timeout):
                 answer = await self._loaded
         except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):  # it is in the user's code, which does not listen to us
+                os.kill(self._pid, signal.SIGKILL)
             await self.close()
             raise ImproperlyConfigured(
                 f"{setup.argument or setup.target} was not loaded within {self._options.start_timeout} s "
@@ -197,7 +199,7 @@ async def reap(pid: int) -> None:
     pause = 0.001
     while True:
         try:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - WNOHANG does not block
                 return
         except ChildProcessError:
             return

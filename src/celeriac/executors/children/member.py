@@ -81,9 +81,10 @@ class Member:
         return len(self.outstanding)
 
     def give(self, items: list[Item]) -> None:
+        """Send them. Raises what the encoder raises, with nothing given."""
+        self.pipe.give(items)
         self.outstanding.update(items)
         self.taken += len(items)
-        self.pipe.give(items)
 
     def forget(self, number: int) -> Request | None:
         """The request is answered; ``None`` if it was not here."""

@@ -142,6 +142,8 @@ class Nursery:
             except (BrokenPipeError, ConnectionResetError):
                 pass
         self._kill_all()
+        for sock in (control, wake, self._wake_writer):
+            sock.close()
 
     def _own_signals(self) -> None:
         # The worker decides when to leave; a terminal's or service manager's signal to the whole group is not for us.

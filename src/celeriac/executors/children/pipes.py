@@ -47,6 +47,7 @@ _encode_request_batch = _encoder.encode
 _decode_requests = msgspec.msgpack.Decoder(list[Item]).decode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Ended]).decode
 _decode_numbers = msgspec.msgpack.Decoder(list[int]).decode
+_decode_number = msgspec.msgpack.Decoder(int).decode
 _decode_text = msgspec.msgpack.Decoder(str).decode
 
 
@@ -84,6 +85,10 @@ def decode_outcomes(payload: memoryview | bytes) -> list[Ended]:
 
 def decode_numbers(payload: memoryview | bytes) -> list[int]:
     return _decode_numbers(payload)
+
+
+def decode_number(payload: memoryview | bytes) -> int:
+    return _decode_number(payload)
 
 
 def decode_text(payload: memoryview | bytes) -> str:
@@ -175,7 +180,7 @@ class ParentPipe:
         return bool(self._unsent)
 
     def give(self, items: Sequence[Item]) -> None:
-        """Send requests: one frame, usually one system call."""
+        """Send requests: one frame, usually one system call. Raises what the encoder raises, with nothing sent."""
         body = _encode_request_batch(items)
         self._send(_HEAD.pack(len(body), Kind.GIVE) + body)
 

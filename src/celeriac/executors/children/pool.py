@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.base import Failed, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.link import NurseryLink
 from celeriac.executors.children.member import Member, describe_exit
 from celeriac.executors.children.nursery import Born, Gone, Unborn
 from celeriac.executors.children.pace import Paces
 from celeriac.executors.children.pipes import Item, Kind
+from celeriac.wire.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,6 +149,9 @@ class ChildrenExecutor:
                 await self._next_change()
             return ()
         self._is_stopping = True
+        if not self._is_started:
+            self._is_stopped = True
+            return ()
         self._stop_at = deadline
         unstarted = await self._take_back()
         await self._until_idle(lambda: self._stop_at)
@@ -194,7 +198,7 @@ class ChildrenExecutor:
             self._fill(member, level)
             if not waiting:
                 break
-        if any(member.limited or len(member.outstanding) > member.slots for member in members):
+        if any(member.limited or member.slots > 1 or len(member.outstanding) > 1 for member in members):
             self._watch_within(SILENCE)
 
     def _fill(self, member: Member, level: int) -> None:
@@ -224,9 +228,22 @@ class ChildrenExecutor:
             return
         if load == len(items):  # it was idle: its silence begins now
             member.heard_at = self._monotonic()
-        member.give(items)
+        try:
+            member.give(items)
+        except Exception:  # one of them holds what a frame cannot
+            self._give_one_by_one(member, items)
         if self._options.max_tasks_per_child is not None and member.taken >= self._options.max_tasks_per_child:
             member.tell_to_leave()
+
+    def _give_one_by_one(self, member: Member, items: list[Item]) -> None:
+        for number, request in items:
+            try:
+                member.give([(number, request)])
+            except Exception as error:  # such as an integer of more than 64 bits in a header
+                member.limited.discard(number)
+                reason = f"the message cannot be handed to a child process: {error!r}"
+                self._answer(Failed(request.id, None, [], 0.0, safe_repr(error), "", True, reason))
+        self._schedule_dispatch()  # what was refused has left room
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,7 +253,7 @@ class ChildrenExecutor:
         elif kind == Kind.RECALLED:
             self._take_recalled(member, pipes.decode_numbers(payload))
         elif kind == Kind.READY:
-            self._on_ready(member)
+            self._on_ready(member, pipes.decode_number(payload))
         elif kind == Kind.LEAVING:
             _log.info("%s (pid %s) leaves: %s", member.name, member.pid, pipes.decode_text(payload))
             member.tell_to_leave()
@@ -303,7 +320,7 @@ class ChildrenExecutor:
         now = self._monotonic()
         next_look: float | None = None
         for member in list(self._members.values()):
-            if len(member.outstanding) > member.slots and member.state in ("ready", "leaving"):
+            if self._holds_back(member) and member.state in ("ready", "leaving"):
                 silent = now - member.heard_at
                 if silent >= SILENCE and not member.recalling:
                     self._unstick(member, now)
@@ -313,6 +330,11 @@ class ChildrenExecutor:
                 next_look = due if next_look is None else min(next_look, due)
         if next_look is not None:
             self._watch_within(max(next_look, _SHORTEST_LOOK))
+
+    def _holds_back(self, member: Member) -> bool:
+        """Whether the child has requests that it does not run, or outcomes that it has not sent."""
+        load = len(member.outstanding)
+        return load > member.slots or (member.slots > 1 and load > len(member.running()))
 
     def _unstick(self, member: Member, now: float) -> None:
         member.is_stuck = True
@@ -389,7 +411,8 @@ class ChildrenExecutor:
         member.close_childs_ends()
         member.boot_timer = self._loop.call_later(self._options.start_timeout, self._on_start_timeout, member)
 
-    def _on_ready(self, member: Member) -> None:
+    def _on_ready(self, member: Member, pid: int) -> None:
+        member.pid = pid
         if member.boot_timer is not None:
             member.boot_timer.cancel()
         if member.state != "starting":
@@ -451,13 +474,8 @@ class ChildrenExecutor:
         self._waiting.extendleft(reversed(unstarted))
         expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
         telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
-        early = member.ready_at is None or (
-            not member.taken and self._monotonic() - member.ready_at < _EARLY_DEATH and member.state == "ready"
-        )
-        if early and member.state != "doomed":
-            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
-        elif not early:
-            self._failed_starts = 0
+        if member.state in ("starting", "ready"):
+            self._judge_start(member, detail)
         member.close()
         self._has_ended.set()
         self._note_change()
@@ -468,6 +486,14 @@ class ChildrenExecutor:
             self._start_member()
         elif self._is_started:
             self._loop.call_later(min(0.5 * 2**self._failed_starts, 30.0), self._start_missing)
+
+    def _judge_start(self, member: Member, detail: str) -> None:
+        """Whether a child that ended unasked had come to work at all."""
+        lived = 0.0 if member.ready_at is None else self._monotonic() - member.ready_at
+        if member.taken or lived >= _EARLY_DEATH:
+            self._failed_starts = 0
+        elif not self._is_stopping:
+            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
 
     def _start_missing(self) -> None:
         while len(self._members) < self._options.children and not self._is_stopping and self._failure is None:

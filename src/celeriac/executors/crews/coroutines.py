@@ -113,10 +113,10 @@ class CoroutinesCrew:
 
     def _done(self, slot: int, number: int, outcome: Outcome) -> None:
         del self._running[number]
-        self._desk.hand_in(slot, number, outcome, True)
-        self._free.append(slot)
         if self._runner.wants_exit and not self._desk.leaving:
             self._desk.leave("a task has raised SystemExit or KeyboardInterrupt")
+        self._desk.hand_in(slot, number, outcome)
+        self._free.append(slot)
         if not self._flush_is_due:  # everything that ends in this turn of the loop leaves together
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
@@ -125,6 +125,9 @@ class CoroutinesCrew:
     def _flush(self) -> None:
         self._flush_is_due = False
         self._desk.flush()
+
+    def has_more(self) -> bool:
+        return True  # a flush is due at the end of this turn of the loop
 
     def interrupt(self, number: int, cause: Cause) -> None:
         self._loop.call_soon_threadsafe(self._interrupt, number, cause)

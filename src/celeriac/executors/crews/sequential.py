@@ -49,9 +49,9 @@ class SequentialCrew:
             window.begin(number)
             desk.begin(0, number)
             outcome = self._run_on_loop(request) if runner.is_coroutine(request) else runner.run(request, window)
-            desk.hand_in(0, number, outcome, bool(inbox))
             if runner.wants_exit and not desk.leaving:
                 desk.leave("a task has raised SystemExit or KeyboardInterrupt")
+            desk.hand_in(0, number, outcome)
         if self._loop is not None:
             self._loop.close()
 
@@ -78,6 +78,9 @@ class SequentialCrew:
                 numbers.append(inbox.popleft()[0])
             except IndexError:
                 return numbers
+
+    def has_more(self) -> bool:
+        return bool(self._inbox)
 
     def interrupt(self, number: int, cause: Cause) -> None:
         self._interrupter.interrupt(number, cause)

@@ -76,9 +76,9 @@ class ThreadsCrew:
                 outcome = self._run_on_loop(number, request)
             else:
                 outcome = runner.run(request, window)
-            desk.hand_in(slot, number, outcome, not inbox.empty())
             if runner.wants_exit and not desk.leaving:
                 desk.leave("a task has raised SystemExit or KeyboardInterrupt")
+            desk.hand_in(slot, number, outcome)
 
     def _run_on_loop(self, number: int, request: Request) -> Outcome:
         window = _LoopWindow()
@@ -116,6 +116,9 @@ class ThreadsCrew:
                 self._inbox.put(None)
                 return numbers
             numbers.append(item[0])
+
+    def has_more(self) -> bool:
+        return not self._inbox.empty()
 
     def interrupt(self, number: int, cause: Cause) -> None:
         loop_window = self._loop_windows.get(number)

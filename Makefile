@@ -1,0 +1,64 @@
+# The workshop. Every target sets up what it needs: a fresh machine needs Python >= 3.11, make and git.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.ready-run
+DEV := $(VENV)/.ready-dev
+INTEROP := .venv-celery
+PEERS := .venv-peers
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix bench sizes docs interop-env clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(RUN): pyproject.toml requirements/constraints.txt tools/setup.sh
+	@tools/setup.sh $(VENV) "$(PYTHON)" '.' && touch $@
+
+$(DEV): $(RUN)
+	@tools/setup.sh $(VENV) "$(PYTHON)" '.[test,check]' && touch $@
+
+setup: $(DEV) ## create .venv with everything a contributor needs
+
+demo: $(RUN) ## parse Python's standard library with one task per file, with progress and a summary
+	@$(BIN)/celeriac demo
+
+test: $(DEV) ## run all tests; makes the Celery environment for the interop tests if it can
+	@$(MAKE) --no-print-directory interop-env || echo 'WARNING: no $(INTEROP); the tests against Celery will be skipped'
+	@set -e; if [ -x $(INTEROP)/bin/python ]; then \
+	  export CELERIAC_INTEROP_PYTHON="$(CURDIR)/$(INTEROP)/bin/python"; fi; \
+	echo 'test: running pytest'; $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, spelling, links of the docs
+	@tools/check.sh $(BIN)
+
+fix: $(DEV) ## repair formatting and what lint can repair
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(RUN) $(PEERS)/.ready ## measure celeriac beside Celery and Huey (BENCH_ARGS='--own --scale 0.1' for a short look)
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+$(PEERS)/.ready: tools/setup.sh requirements/peers.txt
+	@tools/setup.sh $(PEERS) "$(PYTHON)" -r requirements/peers.txt && touch $@
+
+sizes: ## the ten largest files, functions and classes: would two people change these for different reasons?
+	@$(PYTHON) tools/sizes.py src/celeriac
+
+docs: ## check that the links in the documentation lead somewhere
+	@$(PYTHON) tools/check_links.py
+
+interop-env: $(INTEROP)/.ready ## create .venv-celery with the newest Celery, for the interop tests
+
+$(INTEROP)/.ready: tools/setup.sh requirements/interop.txt
+	@tools/setup.sh $(INTEROP) "$(PYTHON)" -r requirements/interop.txt && touch $@
+
+clean: ## remove the environments and caches
+	rm -rf $(VENV) $(INTEROP) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,55 @@
+"""``celeriac check``: mistakes and dangers in the settings, and where our defaults differ from Celery's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from celeriac.cli.invocation import Invocation, pass_invocation
+from celeriac.cli.output import as_json, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celeriac.settings.check import Difference, Finding
+
+EX_FINDINGS = 1
+
+
+@click.command()
+@click.option("--json", "wants_json", is_flag=True)
+@pass_invocation
+def check(invocation: Invocation, wants_json: bool) -> None:
+    """Look for mistakes and dangers in the app's settings.
+
+    Exit status 1 when there is an error among the findings, 0 otherwise.
+    """
+    from celeriac.settings.check import check_configuration, differences
+
+    app = invocation.app()
+    found = check_configuration(app.conf)
+    differs = [one for one in differences() if not app.conf.value_set_for(one.name)]
+    failed = any(finding.level == "error" for finding in found)
+    if wants_json:
+        say(as_json({"findings": [one._asdict() for one in found], "differences": [one._asdict() for one in differs]}))
+    else:
+        _show(invocation, found, differs)
+    if failed:
+        raise click.exceptions.Exit(EX_FINDINGS)
+
+
+def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[Difference]) -> None:
+    if found:
+        rows = [(one.level, one.setting, one.text) for one in found]
+        table(["level", "setting", "finding"], rows, color=invocation.color)
+    else:
+        say("No mistakes and no dangers found.")
+    if differs and not invocation.quiet:
+        say("")
+        table(
+            ["setting", "celery", "celeriac", "why"],
+            [(one.name, one.celerys, one.ours, one.why) for one in differs],
+            title="defaults that are not Celery's",
+            color=invocation.color,
+        )

@@ -1,0 +1,128 @@
+"""From a call to a message that the broker has: encode, publish, within a deadline.
+
+Blocking-native, thread-safe, fork-safe: no thread and no event loop starts because somebody called ``delay()``.
+Knows the wire and the seam of the brokers; does not know apps, tasks or settings objects.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from celeriac.errors import BrokerUnavailable, OperationalError, PublishRejected, QueueNotFound
+from celeriac.wire.envelope import Outgoing, Route
+from celeriac.wire.task_message import TaskCall, encode_task, timestamp_of
+
+if TYPE_CHECKING:
+    from celeriac.clock import Clock
+    from celeriac.transports.base import Publisher, QueueSpec, Transport
+
+#: messages per publish: one transaction each on an SQL broker, small enough to stay within a deadline
+BULK = 1000
+
+
+class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how long to try to hand a batch to the broker (Celery's ``retry_policy``)."""
+
+    timeout: float = 10.0  #: seconds for everything: connecting, waiting, trying again
+    #: how often to try again; None: until the time is over; 0: not at all
+    max_retries: int | None = 3
+    interval_start: float = 0.0
+    interval_step: float = 0.2
+    interval_max: float = 1.0
+
+    def pause(self, attempt: int) -> float:
+        return min(self.interval_start + self.interval_step * attempt, self.interval_max)
+
+
+class Sender:
+    """Encodes and publishes. One per app; shared by all threads."""
+
+    def __init__(
+        self, transport: Callable[[], Transport], policy: PublishPolicy, clock: Clock,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.policy = policy
+        self._transport = transport
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._publisher: Publisher | None = None
+        self._owner = 0  # pid of the process that made the publisher
+        self._declared: set[str] = set()
+
+    def prepare(self, call: TaskCall, route: Route) -> Outgoing:
+        """The message of a call: encoded, addressed and timed, not yet sent."""
+        envelope = encode_task(call, self._clock.time())
+        if call.eta is None and call.expires is None:
+            return Outgoing(envelope, route)
+        return Outgoing(envelope, route, timestamp_of(call.eta), timestamp_of(call.expires))
+
+    def send(self, batch: Sequence[Outgoing], policy: PublishPolicy | None = None) -> None:
+        """Hand the batch to the broker; returns when every message is accepted.
+
+        Tries again as the policy says, never beyond its timeout. Raises ``OperationalError`` and its kin.
+        """
+        policy = policy or self.policy
+        deadline = self._clock.monotonic() + policy.timeout
+        attempt = 0
+        while True:
+            try:
+                self._connected().publish(batch, deadline)
+                return
+            except (PublishRejected, QueueNotFound):
+                raise  # the broker's answer would be the same
+            except OperationalError:
+                pause = policy.pause(attempt)
+                if policy.max_retries is not None and attempt >= policy.max_retries:
+                    raise
+                if self._clock.monotonic() + pause >= deadline:
+                    raise
+            except OSError as error:
+                raise BrokerUnavailable(f"the broker cannot be reached: {error}") from error
+            attempt += 1
+            self._sleep(pause)
+
+    def send_bulk(self, batch: Sequence[Outgoing], policy: PublishPolicy | None = None) -> None:
+        """:meth:`send` for any number of messages, in batches the broker takes.
+
+        When a batch fails, those before it are sent and those after it are not.
+        """
+        size = min(BULK, self._transport().capabilities.max_batch)
+        for start in range(0, len(batch), size):
+            self.send(batch[start : start + size], policy)
+
+    def declare(self, queue: QueueSpec) -> None:
+        """Make sure that a queue and its binding exist; asks the broker once per queue and process."""
+        if queue.name not in self._declared:
+            self._transport().admin().declare([queue])
+            self._declared.add(queue.name)
+
+    def _connected(self) -> Publisher:
+        publisher = self._publisher
+        if publisher is None or self._owner != os.getpid():
+            publisher = self._connect()
+        return publisher
+
+    def _connect(self) -> Publisher:
+        pid = os.getpid()
+        if self._owner not in (0, pid):
+            self._lock = threading.Lock()  # a fork may have caught it held by a thread that is not here
+            self._publisher = None
+        with self._lock:
+            if self._publisher is None:
+                self._publisher = self._transport().publisher()
+                self._owner = pid
+            return self._publisher
+
+    def close(self) -> None:
+        """Close the connection; the next send opens another."""
+        publisher, self._publisher = self._publisher, None
+        self._declared.clear()
+        if publisher is not None and self._owner == os.getpid():
+            publisher.close()

@@ -1,0 +1,48 @@
+"""The README's example, taken from the README and run in two real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    (session,) = blocks("console")
+    worker_line, client_line = (line[2:] for line in session.splitlines() if line.startswith("$ "))
+    expected = [line for line in session.splitlines() if not line.startswith("$ ")]
+    (tmp_path / "tasks.py").write_text(code, encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where `celeriac` and `python` are
+    env = {**os.environ, "CELERIAC_HOME": str(tmp_path / "state"), "PATH": path}
+
+    worker = subprocess.Popen(
+        shlex.split(worker_line), cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        client = subprocess.run(
+            shlex.split(client_line), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=40
+        )
+        assert client.returncode == 0, client.stderr
+        assert client.stdout.splitlines() == expected
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+    finally:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait(timeout=10)

@@ -1,0 +1,132 @@
+"""How children come to be, and what happens when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from celeriac.errors import ImproperlyConfigured, UnsafeCombination
+from celeriac.executors.base import Loader, PoolOptions, RunnableOptions
+from celeriac.executors.children.pool import ChildrenExecutor
+from celeriac.executors.inline import InlineExecutor
+from celeriac.testing.conformance.executor import appearance, gather, request_for, run_all, value_of
+from celeriac.testing.conformance.executor_children import descendants, until_dead
+from celeriac.testing.conformance.executor_tasks import OPTIONS, PATIENCE, TARGET, PlainTask, SuiteRegistry
+
+SUITE = Loader(TARGET, "suite")
+
+
+async def checked(loader: Loader, **options: object) -> None:
+    """Start, run one task, stop."""
+    executor = ChildrenExecutor(PoolOptions(children=1, **options), loader)  # type: ignore[arg-type]
+    async with asyncio.timeout(PATIENCE):
+        await executor.start()
+        [outcome] = await run_all(executor, request_for("add", 1, 2))
+        assert value_of(outcome) == 3
+        await executor.stop(1.0)
+
+
+def test_a_worker_with_threads_gets_a_fresh_nursery() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(PATIENCE,))
+    thread.start()
+    try:
+        asyncio.run(checked(SUITE))
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_an_app_without_a_name_cannot_be_spawned() -> None:
+    with pytest.raises(ImproperlyConfigured, match="no importable name"):
+        asyncio.run(checked(Loader("", "", SuiteRegistry), start_method="spawn"))
+
+
+def test_an_app_without_a_name_is_forked() -> None:
+    program = (
+        "import sys; sys.path[:] = eval(sys.argv[1])\n"
+        "import asyncio\n"
+        "from celeriac.executors.base import Loader, PoolOptions\n"
+        "from celeriac.executors.children.pool import ChildrenExecutor\n"
+        "from celeriac.testing.conformance.executor import request_for, run_all, value_of\n"
+        "from celeriac.testing.conformance.executor_tasks import OPTIONS, PlainTask, SuiteRegistry\n"
+        "registry = SuiteRegistry()\n"
+        "registry.tasks['local'] = PlainTask('local', lambda: 'from a closure', OPTIONS)\n"
+        "async def main():\n"
+        "    executor = ChildrenExecutor(PoolOptions(children=1), Loader('', '', lambda: registry))\n"
+        "    await executor.start()\n"
+        "    [outcome] = await run_all(executor, request_for('local'))\n"
+        "    print(value_of(outcome))\n"
+        "    await executor.stop(1.0)\n"
+        "asyncio.run(main())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program, repr(sys.path)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (result.stdout, result.stderr) == ("from a closure\n", "")
+
+
+def test_code_that_takes_too_long_to_load_is_told() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"not loaded within 0\.3 s"):
+        asyncio.run(checked(Loader(TARGET, "slow"), start_timeout=0.3))
+
+
+def test_broken_code_in_fresh_interpreters_is_told_once() -> None:
+    with pytest.raises(ImproperlyConfigured, match="left_out"):
+        asyncio.run(checked(Loader(TARGET, "broken"), start_method="spawn"))
+
+
+def test_the_death_of_the_nursery_costs_only_what_runs(tmp_path) -> None:
+    async def scenario() -> None:
+        executor = ChildrenExecutor(PoolOptions(children=2), SUITE)
+        async with asyncio.timeout(PATIENCE):
+            before = set(descendants(os.getpid()))
+            await executor.start()
+            assert executor._link is not None
+            nursery = executor._link._pid
+            children = descendants(nursery)
+            executor.submit([request_for("block", str(tmp_path / "b"), id="b")])
+            await appearance(tmp_path / "b")
+            os.kill(nursery, signal.SIGKILL)
+            lost = (await gather(executor, 1))["b"]
+            assert (lost.started, lost.cause) == (True, "died")  # type: ignore[union-attr]
+            for child in children:
+                await until_dead(child)
+            [outcome] = await run_all(executor, request_for("add", 1, 2))
+            assert value_of(outcome) == 3
+            await executor.stop(1.0)
+        assert set(descendants(os.getpid())) <= before
+
+    asyncio.run(scenario())
+
+
+def test_solo_refuses_hard_limits_at_the_start() -> None:
+    def limited() -> SuiteRegistry:
+        registry = SuiteRegistry()
+        values = {name: getattr(OPTIONS, name) for name in RunnableOptions.__struct_fields__}
+        registry.tasks["limited"] = PlainTask("limited", int, RunnableOptions(**(values | {"time_limit": 5.0})))
+        return registry
+
+    with pytest.raises(UnsafeCombination, match="limited"):
+        asyncio.run(InlineExecutor(PoolOptions(pool="solo"), Loader("", "", limited)).start())
+
+
+def test_no_children_are_left_after_a_stop() -> None:
+    before = set(descendants(os.getpid()))
+    asyncio.run(checked(SUITE))
+    assert set(descendants(os.getpid())) <= before
+
+
+def test_no_file_descriptors_are_left_after_a_stop() -> None:
+    asyncio.run(checked(SUITE))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        asyncio.run(checked(SUITE, max_tasks_per_child=1))
+    assert len(os.listdir("/proc/self/fd")) <= before
