@@ -272,7 +272,12 @@ class SqliteConsumer:
             queue = self._promising[0]
             room = limit - len(found)
             self._token += 1
-            claimed = messages.claim(self._claims, queue, self._token, until, room)
+            try:
+                claimed = messages.claim(self._claims, queue, self._token, until, room)
+            except OperationalError:
+                if found:  # these are held already; the next call meets the error again
+                    return found
+                raise
             found.extend(claimed)
             if len(claimed) < room or len(self._queues) > 1:
                 self._promising.pop(0)  # empty now, or the others' turn
