@@ -160,7 +160,7 @@ def arguments_of(call: TaskCall) -> Sequence[Any]:
     if type(args) is not tuple and not isinstance(args, list | tuple):
         if isinstance(args, str | bytes) or not isinstance(args, Sequence):
             raise TypeError(f"The arguments of task {call.task!r} must be a list or tuple, not {type(args).__name__}")
-        args = list(cast("Sequence[Any]", args))
+        args = list(args)
     if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
         raise TypeError(f"The keyword arguments of task {call.task!r} must be a mapping")
     return cast("Sequence[Any]", args)
