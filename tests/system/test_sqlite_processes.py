@@ -59,15 +59,20 @@ def publish(*texts, patience=10.0):
         say("ok", *texts)
 """
 
-PUBLISH_FOR_EVER = PRELUDE + """
+PUBLISH_FOR_EVER = (
+    PRELUDE
+    + """
 number = 0
 while True:
     size = number % 5 + 1
     publish(*(f"{name}-{number}-{part}" for part in range(size)))
     number += 1
 """
+)
 
-PUBLISH_AND_CONSUME = PRELUDE + """
+PUBLISH_AND_CONSUME = (
+    PRELUDE
+    + """
 count, total = int(sys.argv[3]), int(sys.argv[4])
 consumer = transport.blocking_consumer([QueueSpec(name="q")])
 for number in range(count):
@@ -85,6 +90,7 @@ while idle < 3:
     say("lost", len(consumer.settle([Settlement(one.receipt, ACK) for one in found])))
 consumer.close()
 """
+)
 
 FOREIGN_WRITER = """
 import sqlite3, sys, time
@@ -189,13 +195,16 @@ def test_four_processes_and_a_foreign_writer(tmp_path: Path) -> None:
 
 def test_a_killed_holder_gives_its_messages_back_after_the_lease(tmp_path: Path) -> None:
     path = tmp_path / "q.sqlite3"
-    hold = PRELUDE + """
+    hold = (
+        PRELUDE
+        + """
 Numbers.broker_lease = 0.5
 consumer = transport.blocking_consumer([QueueSpec(name="q")])
 publish(*map(str, range(10)))
 say("got", *(one.envelope.body.decode() for one in consumer.receive(6, 5)))
 time.sleep(60)
 """
+    )
     holder = start(hold, path, "h")
     assert holder.stdout is not None
     assert [json.loads(holder.stdout.readline())[0] for _ in range(2)] == ["ok", "got"]

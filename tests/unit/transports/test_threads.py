@@ -209,3 +209,19 @@ def test_an_error_that_nobody_waits_for_is_not_raised_later() -> None:
         await consumer.close()
 
     run(scenario())
+
+
+def test_asked_again_in_the_tick_in_which_the_thread_answered() -> None:
+    """A future is done before its callbacks run; a receive in between must neither spin nor overlook it."""
+
+    async def scenario() -> None:
+        consumer = ThreadedConsumer(Broker(), "test")
+        future: asyncio.Future[Sequence[Delivery]] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(consumer._note_received)
+        consumer._under_way = future
+        future.set_result([Delivery(Envelope(b"", {}, {}), "q", number, Route("", "q")) for number in (1, 2)])
+        assert [one.receipt for one in await consumer.receive(1, 10)] == [1]
+        assert [one.receipt for one in await consumer.receive(5, 10)] == [2]
+        await consumer.close()
+
+    run(scenario())

@@ -143,7 +143,9 @@ class TransportSuite:
     # ── publishing and receiving ─────────────────────────────────────────────────────────────────────────────
 
     def test_a_message_arrives_unchanged(self, publish: Any, consuming: Any, queue: str) -> None:
-        sent = message(queue, bytes(range(256)), eta=None, retries=3, timelimit=[None, 1.5], text="ü\n", nested={"a": [1]})
+        sent = message(
+            queue, bytes(range(256)), eta=None, retries=3, timelimit=[None, 1.5], text="ü\n", nested={"a": [1]}
+        )
 
         async def scenario() -> None:
             async with consuming(queue) as consumer:
@@ -173,7 +175,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_in_order(self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+    def test_in_order(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
         if not transport.capabilities.ordered:
             pytest.skip("not ordered")
 
@@ -287,7 +291,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_a_message_too_large_is_refused(self, driver: TransportDriver, publish: Any, admin: Any, queue: str) -> None:
+    def test_a_message_too_large_is_refused(
+        self, driver: TransportDriver, publish: Any, admin: Any, queue: str
+    ) -> None:
         with pytest.raises(PublishRejected):
             publish(message(queue), message(queue, b"x" * (driver.max_bytes + 1)))
         assert admin.depth(queue) == 0
@@ -311,7 +317,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_attempts_are_counted_when_told(self, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+    def test_attempts_are_counted_when_told(
+        self, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
         if not transport.capabilities.counts_attempts:
             pytest.skip("does not count attempts")
 
@@ -642,7 +650,10 @@ class TransportSuite:
                 (found,) = await receive_all(consumer, 1)
                 record = ResultRecord(queue, "SUCCESS", b"x")
                 verdict = Settlement(found.receipt, ACK)
-                for refused in (message("", route=Route("nowhere", "k")), message(queue, b"x" * (driver.max_bytes + 1))):
+                for refused in (
+                    message("", route=Route("nowhere", "k")),
+                    message(queue, b"x" * (driver.max_bytes + 1)),
+                ):
                     with pytest.raises(PublishRejected):
                         await consumer.commit([record], [refused], [verdict])
                 assert driver.read_result(queue) is None
