@@ -33,6 +33,7 @@ from celeriac.transports.base import (
     Route,
     Settlement,
     Transport,
+    Verdict,
 )
 from celeriac.wire.result_record import ResultRecord
 
@@ -367,7 +368,11 @@ class TransportSuite:
             async with consuming(queue) as consumer:
                 publish(*numbered(queue, range(3)))
                 found = await receive_all(consumer, 3)
-                verdicts = [Bury(reason="too often", worker="w"), Bury(reason="unreadable", quarantine=True), ACK]
+                verdicts: list[Verdict] = [
+                    Bury(reason="too often", worker="w"),
+                    Bury(reason="unreadable", quarantine=True),
+                    ACK,
+                ]
                 batch = [Settlement(one.receipt, verdict) for one, verdict in zip(found, verdicts, strict=True)]
                 assert not await consumer.settle(batch)
                 assert not await consumer.receive(3, 0)
