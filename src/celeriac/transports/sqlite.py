@@ -31,12 +31,12 @@ from celeriac.transports.threads import CommittingConsumer
 from celeriac.wire.envelope import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
     from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement, Subscription
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
@@ -408,7 +408,7 @@ class SqliteBroadcast:
         messages.cast(self._link, topic, encoded, milliseconds(self._clock.time()))
         self._transport.bells().ring(doorbell.BROADCASTS, [topic])
 
-    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]:
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Everything published from now on to ``topics`` (patterns with ``*`` and ``#`` allowed)."""
         bell = self._transport.bells().bell(doorbell.BROADCASTS)
         return _Subscription(self._link, bell, list(topics))
