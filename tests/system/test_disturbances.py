@@ -1,4 +1,4 @@
-"""What happens to a worker from outside: stopped and continued, its children signalled, its file locked or taken away."""
+"""A worker disturbed from outside: stopped and continued, signalled, its file locked or taken away."""
 
 from __future__ import annotations
 
@@ -149,3 +149,20 @@ def test_a_file_overwritten_with_garbage_ends_the_worker_with_a_clear_line(house
     assert worker.process.wait(30) == 2, worker.log
     assert "damaged" in worker.log
     assert "Traceback" not in worker.log, worker.log
+
+
+def test_what_tasks_start_can_be_terminated(house: House) -> None:
+    with (house.folder / "house.py").open("a") as file:
+        file.write(
+            "\nimport multiprocessing, subprocess\n"
+            "@app.task\ndef start_and_end():\n"
+            "    context = multiprocessing.get_context('fork')\n"
+            "    with context.Pool(2) as pool:\n"
+            "        squares = pool.map(abs, range(5))\n"
+            "    process = context.Process(target=time.sleep, args=(60,))\n"
+            "    process.start()\n    process.terminate()\n    process.join(10)\n"
+            "    program = subprocess.Popen(['sleep', '60'])\n    program.terminate()\n"
+            "    return squares, process.exitcode, program.wait(10)\n"
+        )
+    house.worker("-c", "1")
+    assert house.python("print(start_and_end.delay().get(timeout=30))").strip() == "[[0, 1, 2, 3, 4], -15, -15]"

@@ -249,9 +249,9 @@ def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Recei
     return [receipt for receipt in receipts if receipt not in kept]
 
 
-def leave(link: Link, first: int, last: int) -> None:
-    """Give back everything that is held under these tokens."""
-    link.execute("INSERT INTO leaving (first, last) VALUES (?, ?)", (first, last))
+def leave(link: Link, first: int, last: int, kept: Sequence[Receipt] = ()) -> None:
+    """Give back everything that is held under these tokens, but for ``kept``; strike a consumer that holds nothing."""
+    link.execute("INSERT INTO leaving VALUES (?, ?, ?)", (first, last, msgspec.json.encode(kept).decode()))
 
 
 def arrive(link: Link, first: int, last: int) -> None:
@@ -262,6 +262,16 @@ def arrive(link: Link, first: int, last: int) -> None:
 def forsake(link: Link, first: int, last: int) -> None:
     """Give back what a consumer held that has vanished, and strike it from the list."""
     link.execute("INSERT INTO forsaking (first, last) VALUES (?, ?)", (first, last))
+
+
+def holds_any(link: Link, first: int, last: int) -> bool:
+    """Whether anything is held under these tokens."""
+    found: int = link.read(
+        lambda connection: connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM held WHERE token BETWEEN ? AND ?)", (first, last)
+        ).fetchone()[0]
+    )
+    return found > 0
 
 
 def holders(link: Link) -> list[tuple[int, int]]:

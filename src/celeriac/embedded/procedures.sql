@@ -96,14 +96,18 @@ CREATE TEMP TRIGGER bury INSTEAD OF INSERT ON burying WHEN NEW.id IS NOT NULL BE
   DELETE FROM held WHERE token = NEW.token AND id = NEW.id;
 END;
 
--- A consumer that leaves gives back everything of its range of tokens.
-CREATE TEMP VIEW leaving AS SELECT 0 first, 0 last WHERE 0;
+-- A consumer that leaves gives back everything of its range of tokens, but for the pairs [token, id] in kept.
+CREATE TEMP VIEW leaving AS SELECT 0 first, 0 last, '' kept WHERE 0;
 CREATE TEMP TRIGGER leave INSTEAD OF INSERT ON leaving BEGIN
   INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts, max(redelivered, 1) FROM held
-    WHERE token BETWEEN NEW.first AND NEW.last;
-  DELETE FROM held WHERE token BETWEEN NEW.first AND NEW.last;
-  DELETE FROM holder WHERE first_token = NEW.first;
+    WHERE token BETWEEN NEW.first AND NEW.last
+      AND (token, id) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.kept));
+  DELETE FROM held
+    WHERE token BETWEEN NEW.first AND NEW.last
+      AND (token, id) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.kept));
+  DELETE FROM holder
+    WHERE first_token = NEW.first AND NOT EXISTS (SELECT 1 FROM held WHERE token BETWEEN NEW.first AND NEW.last);
 END;
 
 -- The same for a consumer that was found dead. Which of its messages had been started died with it, and most were
