@@ -550,7 +550,7 @@ class ChildrenExecutor:
             try:
                 return await self._start_nursery()
             except OSError as error:  # no processes or no memory left: that may pass
-                _log.error("The process that starts children cannot be started (%s); trying again in %g s", error, pause)
+                _log.error("The process that starts children cannot be started (%s); again in %g s", error, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
