@@ -59,7 +59,8 @@ class Outlook(NamedTuple):
     """What a consumer may expect."""
 
     busy_queues: list[str]  #: those with something ready
-    next_due: int | None  #: when a delay or a lease ends, ms
+    next_due: int | None  #: when a delay ends, ms
+    next_lapse: int | None  #: when a lease may end, ms
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -113,10 +114,11 @@ def send_within(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 # ── claim ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _CLAIM = "INSERT INTO claiming (queue, token, until, room) VALUES (?, ?, ?, ?)"
-_SWEEP = "INSERT INTO sweeping (now) VALUES (?)"
+_SWEEP = "INSERT INTO sweeping VALUES (?, ?)"
 _OUTLOOK = """
 SELECT (SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM ready WHERE queue = value)),
-       min(coalesce((SELECT min(until) FROM delayed), 9e18), coalesce((SELECT min(until) FROM lease), 9e18))
+       min(coalesce((SELECT min(until) FROM delayed), 9e18), 9e18),
+       min(coalesce((SELECT min(until) FROM lease), 9e18), 9e18)
 """
 # The rows of a claim as a few values, hence one step: an index, all headers, all bodies. group_concat keeps the
 # order of the scan for all three and keeps zero bytes (it appends by length); the cast only drops the text label.
@@ -141,15 +143,19 @@ def outlook(link: Link, queues_json: str) -> Outlook:
     """A reading look: which queues have something, and when the next thing comes due."""
 
     def look(connection: sqlite3.Connection) -> Outlook:
-        names, due = connection.execute(_OUTLOOK, (queues_json,)).fetchone()
-        return Outlook(msgspec.json.decode(names, type=list[str]), None if due > 8e18 else int(max(due, 0)))
+        names, due, lapse = connection.execute(_OUTLOOK, (queues_json,)).fetchone()
+        return Outlook(msgspec.json.decode(names, type=list[str]), _moment(due), _moment(lapse))
 
     return link.read(look)
 
 
-def sweep(link: Link, now: int) -> None:
-    """Make ready what is due and what was not renewed (a bounded number at a time)."""
-    link.execute(_SWEEP, (now,))
+def _moment(value: float) -> int | None:
+    return None if value > 8e18 else int(max(value, 0))
+
+
+def sweep(link: Link, now: int, lapsed: int) -> None:
+    """Make ready what is due ``now``, and what was held until ``lapsed`` and not renewed; a bounded number each."""
+    link.execute(_SWEEP, (now, lapsed))
 
 
 def claim(link: Link, queue: str, token: int, until: int, room: int) -> list[Delivery]:

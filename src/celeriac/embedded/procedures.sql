@@ -28,7 +28,7 @@ CREATE TEMP TRIGGER claim INSTEAD OF INSERT ON claiming BEGIN
 END;
 
 -- Brings back what is due and what its holder did not renew, a bounded bite at a time.
-CREATE TEMP VIEW sweeping AS SELECT 0 now WHERE 0;
+CREATE TEMP VIEW sweeping AS SELECT 0 now, 0 lapsed WHERE 0;
 CREATE TEMP TRIGGER sweep INSTEAD OF INSERT ON sweeping BEGIN
   INSERT OR IGNORE INTO ready
     SELECT queue, rank, until, id, attempts, redelivered FROM delayed
@@ -37,18 +37,18 @@ CREATE TEMP TRIGGER sweep INSTEAD OF INSERT ON sweeping BEGIN
     WHERE (until, id) IN (SELECT until, id FROM delayed WHERE until <= NEW.now ORDER BY until, id LIMIT 1000);
   INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts + 1, redelivered + 1 FROM held
-    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
-      AND until <= NEW.now;
+    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.lapsed ORDER BY until, token LIMIT 16)
+      AND until <= NEW.lapsed;
   DELETE FROM held
-    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
-      AND until <= NEW.now;
+    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.lapsed ORDER BY until, token LIMIT 16)
+      AND until <= NEW.lapsed;
   -- what was renewed in the meantime is looked at again when it would expire
   INSERT OR IGNORE INTO lease
     SELECT min(until), token FROM held
-    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
+    WHERE token IN (SELECT token FROM lease WHERE until <= NEW.lapsed ORDER BY until, token LIMIT 16)
     GROUP BY token;
   DELETE FROM lease
-    WHERE (until, token) IN (SELECT until, token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16);
+    WHERE (until, token) IN (SELECT until, token FROM lease WHERE until <= NEW.lapsed ORDER BY until, token LIMIT 16);
 END;
 
 -- One row: a record to store, a message to acknowledge, or both (they need not belong together).

@@ -161,7 +161,7 @@ class SqlitePublisher:
         if not self._file.reserve.restore():
             # the last bytes of the disk belong to the settling of what is queued already
             raise full(self._file.path)
-        self._commit.send(rows, deadline - self._clock.monotonic())
+        self._commit.send(rows, deadline - time.monotonic())
         self._transport.bells().ring(doorbell.QUEUES, {row[0] for row in rows})
 
     def close(self) -> None:
@@ -202,6 +202,9 @@ class SqliteConsumer:
         self._promising: list[str] = []
         self._next_due: int | None = 0
         self._tidied_at = 0.0
+        #: the wall clock minus the monotonic one when we looked last, ms
+        self._offset: int | None = None
+        self._trusted_at = 0  #: monotonic, ms
 
     # ── the receiving lane ───────────────────────────────────────────────────────────────────────────────────
 
@@ -254,16 +257,13 @@ class SqliteConsumer:
             self._recover()
         now = milliseconds(self._clock.time())
         if self._next_due is not None and now >= self._next_due:
-            messages.sweep(self._claims, now)
+            messages.sweep(self._claims, now, self._lapsed(now))
             self._promising.clear()
         if not self._promising:
-            outlook = messages.outlook(self._claims, self._queues_json)
-            self._next_due = outlook.next_due
-            if outlook.next_due is not None and now >= outlook.next_due:
-                messages.sweep(self._claims, now)
-                outlook = messages.outlook(self._claims, self._queues_json)
-                self._next_due = outlook.next_due
-            self._promising = self._in_turn(outlook.busy_queues)
+            self._promising = self._in_turn(self._look(now))
+            if self._next_due is not None and now >= self._next_due:
+                messages.sweep(self._claims, now, self._lapsed(now))
+                self._promising = self._in_turn(self._look(now))
         found: list[Delivery] = []
         until = now + milliseconds(self._settings.broker_lease)
         while self._promising and len(found) < limit:
@@ -280,6 +280,26 @@ class SqliteConsumer:
             if len(claimed) < room or len(self._queues) > 1:
                 self._promising.pop(0)  # empty now, or the others' turn
         return found
+
+    def _look(self, now: int) -> list[str]:
+        """The queues that have something; and note when there will be more."""
+        outlook = messages.outlook(self._claims, self._queues_json)
+        moments = [outlook.next_due, outlook.next_lapse if self._lapsed(now) else None]
+        self._next_due = min((moment for moment in moments if moment is not None), default=None)
+        return outlook.busy_queues
+
+    def _lapsed(self, now: int) -> int:
+        """Leases that ended before this time are over.
+
+        When the wall clock jumps ahead (it was set, or the machine was asleep), all leases seem to be over at once;
+        their holders get the time of a lease to renew them.
+        """
+        monotonic = milliseconds(self._clock.monotonic())
+        offset, self._offset = self._offset, milliseconds(self._clock.time()) - monotonic
+        lease = milliseconds(self._settings.broker_lease)
+        if offset is not None and self._offset - offset > lease // 2:
+            self._trusted_at = monotonic + lease
+        return now if monotonic >= self._trusted_at else 0
 
     def _in_turn(self, queues: list[str]) -> list[str]:
         """Begin with another queue each time, so that a long one starves nobody."""

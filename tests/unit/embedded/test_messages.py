@@ -122,9 +122,30 @@ def test_the_buried_can_be_replayed_and_expire(
 
 def test_a_clock_set_back_hides_nothing(publish: Any, consumer: SqliteConsumer, clock: SteppedClock) -> None:
     publish(message(b"1"))
-    clock.advance(-3600)
+    clock.jump(-3600)
     publish(message(b"2"))
     assert {one.envelope.body for one in consumer.receive(10, 1)} == {b"1", b"2"}
+
+
+def test_a_clock_set_forward_takes_nothing_from_those_who_hold_it(
+    transport: SqliteTransport, publish: Any, consumer: SqliteConsumer, clock: SteppedClock
+) -> None:
+    other = transport.blocking_consumer([QueueSpec(name="q")])
+    publish(message(b"1"), message(b"2"))
+    [mine] = consumer.receive(1, 1)
+    assert other.receive(1, 1)
+    clock.advance(1)
+    other.receive(1, 0)
+    clock.jump(3600)
+    assert other.receive(2, 0.1) == []
+    assert consumer.renew([mine.receipt]) == []
+    clock.advance(15)
+    assert other.receive(2, 0.1) == []
+    # who does not renew loses it all the same, only later
+    clock.advance(45)
+    assert [one.envelope.body for one in other.receive(2, 0.1)] == [b"1", b"2"]
+    assert consumer.renew([mine.receipt]) == [mine.receipt]
+    other.close()
 
 
 def test_headers_beyond_plain_data_are_refused(publish: Any, admin: Any) -> None:

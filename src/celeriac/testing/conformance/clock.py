@@ -8,12 +8,19 @@ from datetime import UTC, datetime
 
 
 class SteppedClock:
-    """Runs as the machine's clock does; :meth:`advance` makes it jump. Real sleeps, so drivers with threads work."""
+    """Runs as the machine's clock does; a test may let time pass. Real sleeps, so drivers with threads work."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._passed = 0.0
 
     def advance(self, seconds: float) -> None:
+        """So much time passes."""
+        self._ahead += seconds
+        self._passed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock, or the machine was asleep."""
         self._ahead += seconds
 
     def now(self) -> datetime:
@@ -23,7 +30,7 @@ class SteppedClock:
         return time.time() + self._ahead
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self._passed
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
