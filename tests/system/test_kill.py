@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 PRODUCER = """
-import random
+from celeriac.errors import OperationalError
 while True:
     try:
         result = mark.delay(1)
-    except app.OperationalError as error:
+    except OperationalError:
         continue
     note("ok", result.id)
     time.sleep(0.001)
