@@ -221,6 +221,12 @@ def _inherit(options: dict[str, Any], parent: Context, app: Celeriac) -> None:
             options.setdefault(stamp, parent.stamps.get(stamp))
 
 
+def check_name(name: Any) -> None:
+    """Raise ``TypeError`` for what is no task's name."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"send_task takes the name of a task, not {name!r}")
+
+
 def check_shape(args: Any, kwargs: Any, name: str) -> None:
     """Raise ``TypeError`` where ``args`` is no list of arguments or ``kwargs`` no mapping of them."""
     if not isinstance(args, list | tuple):

@@ -514,8 +514,7 @@ class Celeriac:
     def _prepared(
         self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
     ) -> tuple[Outgoing, calls.Draft]:
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"send_task takes the name of a task, not {name!r}")
+        calls.check_name(name)
         plan = self._plan_by_name(name)
         if plan.always_eager:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=3)

@@ -127,6 +127,14 @@ class AppRegistry:
             for sig in call_errbacks(self.app, context, exc)
         ]
 
+    def set_up_child(self, name: str) -> None:
+        """What the parent has opened is not this process's to use; who keeps such things himself is told."""
+        self.app.set_current()
+        self.app.on_after_fork.send(self.app)
+
+    def tear_down_child(self) -> None:
+        self.app.close()
+
     def store(self, record: ResultRecord) -> None:
         self.app.backend.store.write([record])
 
