@@ -39,6 +39,9 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     soft_limit: float | None
     #: protocol 1: the body is one mapping, args and embed inside
     protocol: int = 2
+    #: The parent's word that the attempt has failed, an exception as data: it is not to be run but concluded, with
+    #: hooks, error callbacks and record, for which the body must be read.
+    failure: dict[str, Any] | None = None
 
 
 class Succeeded(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -82,6 +85,7 @@ class Rejected(msgspec.Struct, array_like=True, tag=4, gc=False):
     reason: str
     record: ResultRecord | None
     runtime: float
+    sends: list[Outgoing] = []  #: errbacks
 
 
 class Lost(msgspec.Struct, array_like=True, tag=5, gc=False):
