@@ -43,6 +43,13 @@ _PLAIN_FIELDS: Final = (
     "group_id", "group_index", "root_id", "parent_id", "shadow", "chain", "chord", "origin", "argsrepr", "kwargsrepr",
 )  # fmt: skip
 
+#: attributes of kombu's ``Queue`` beyond name and binding, and what our declaration calls them
+_QUEUE_ATTRIBUTES: Final = {
+    "durable": "durable", "auto_delete": "auto_delete", "exclusive": "exclusive", "max_priority": "max_priority",
+    "expires": "expires", "message_ttl": "message_ttl", "queue_arguments": "arguments",
+    "binding_arguments": "binding_arguments",
+}  # fmt: skip
+
 _DELIVERY_MODES: Final = {"persistent": 2, "transient": 1, 2: 2, 1: 1, "2": 2, "1": 1}
 
 
@@ -364,11 +371,15 @@ def queue_option(value: Any) -> Any:
     if not isinstance(queue_name, str) or not queue_name:
         raise TypeError(f"queue must be a queue's name or a Queue, not {value!r}")
     exchange = getattr(value, "exchange", None)
+    more = {
+        ours: found for theirs, ours in _QUEUE_ATTRIBUTES.items() if (found := getattr(value, theirs, None)) is not None
+    }
     return QueueSpec(
         name=queue_name,
         exchange=getattr(exchange, "name", exchange) or "",
         exchange_type=getattr(exchange, "type", None) or "direct",
         routing_key=getattr(value, "routing_key", None) or queue_name,
+        **more,
     )
 
 

@@ -121,3 +121,37 @@ def test_what_is_left_after_the_last_retry_reads_as_celerys_text(app: Celeriac, 
     with running(never, message), pytest.raises(MaxRetriesExceededError) as caught:
         never.retry()
     assert str(caught.value) == "Can't retry proj.never[t1] args:(1,) kwargs:{}"
+
+
+class Exchange:
+    """As kombu's."""
+
+    def __init__(self, name: str, type: str = "direct") -> None:
+        self.name = name
+        self.type = type
+
+
+class Queue:
+    """As kombu's: what is not given is ``None``."""
+
+    def __init__(self, name: str, exchange: Exchange | None = None, routing_key: str = "", **more: Any) -> None:
+        self.name = name
+        self.exchange = exchange or Exchange("")
+        self.routing_key = routing_key
+        self.durable, self.auto_delete, self.exclusive = True, False, False
+        self.expires = self.message_ttl = self.max_length = self.max_priority = None
+        self.queue_arguments = self.binding_arguments = None
+        vars(self).update(more)
+
+
+def test_queues_of_kombus_kind_keep_all_they_say():
+    given = Queue(
+        "hi", Exchange("e", "topic"), "a.#", max_priority=9, message_ttl=60.0, auto_delete=True, durable=False,
+        queue_arguments={"x-overflow": "reject-publish"},
+    )  # fmt: skip
+    app = Celeriac("q", broker="recording://", task_queues=(Queue("celery"), given))
+    plain, rich = app.queues["celery"], app.queues["hi"]
+    assert (plain.durable, plain.arguments, plain.routing_key) == (True, {}, "celery")
+    assert (rich.exchange, rich.exchange_type, rich.routing_key) == ("e", "topic", "a.#")
+    assert (rich.max_priority, rich.message_ttl, rich.auto_delete, rich.durable) == (9, 60.0, True, False)
+    assert rich.arguments == {"x-overflow": "reject-publish"}
