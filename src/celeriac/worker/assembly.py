@@ -237,7 +237,8 @@ class Worker:
             await parts.executor.stop(0.0)
             await pipeline.supervisor.stop()
             await pipeline.close()
-        if code == 0 and not pipeline.session.first_contact.is_set():
+        session = pipeline.session
+        if code == 0 and session.was_refused and not session.first_contact.is_set():
             code = LOST_CONTACT
         telemetry.emit(telemetry.WorkerStopped(hostname=self.hostname, handed_back=pipeline.shutdown.handed_back))
         return code

@@ -104,12 +104,40 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
 def _adopt_signals() -> None:
     """Terminal and service managers talk to the worker's parent; user code finds default dispositions."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2, signal.SIGQUIT):
+    for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_termination_to_parent()
     # Until a crew wants it, a late interruption must not kill the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def _leave_termination_to_parent() -> None:
+    """Service managers send SIGTERM to every process of a service; the parent decides what becomes of what runs.
+
+    Not ignored, since programs that tasks start would inherit that. What tasks fork has the default again, for
+    :mod:`multiprocessing` ends its processes in this way; blocked meanwhile, since Python forgets in a fork what
+    arrives just then.
+    """
+
+    def do_nothing(number: int, frame: object) -> None: ...
+
+    before: list[set[int]] = []
+
+    def block() -> None:
+        before.append(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.pop())
+
+    def unblock_in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is do_nothing:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    signal.signal(signal.SIGTERM, do_nothing)
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=unblock_in_child)
 
 
 def lead_and_die_with(parent: int) -> None:
