@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.system.conftest import Worker
 
 pytestmark = pytest.mark.system

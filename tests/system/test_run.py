@@ -162,7 +162,7 @@ print(add.delay(1, 1).get(timeout=20))
     assert worker.stop() == 0
 
 
-ERROR_CALLBACKS = '''
+ERROR_CALLBACKS = """
 @app.task
 def by_id(task_id, extra):
     note("told", "by_id", task_id, extra)
@@ -173,7 +173,7 @@ def by_error(request, error, traceback):
     note("told", "by_error", request.id, type(error).__name__, *more)
 
 mark.on_failure = lambda error, task_id, args, kwargs, einfo: note("told", "hook", task_id, type(error).__name__)
-'''
+"""
 
 
 def told_of(house: House) -> list[str]:
@@ -198,7 +198,7 @@ def test_tasks_log_and_print_as_themselves(house: House, pool: str) -> None:
     ]  # fmt: skip
 
 
-TALKING = '''
+TALKING = """
 from celeriac.utils.log import get_task_logger
 log = get_task_logger(__name__)
 
@@ -212,4 +212,4 @@ def talk():
 async def talk_too():
     log.info("said by %s", "talk_too")
     print("printed, said talk_too")
-'''
+"""

@@ -27,6 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: a traceback keeps its lines
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
+
 def escape(text: object) -> str:
     """Text without control characters: they become ``\\x1b`` and the like."""
     return _CONTROL.sub(_as_escape, str(text))
