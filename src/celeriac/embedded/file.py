@@ -291,6 +291,8 @@ def configure(connection: sqlite3.Connection, *, durable: bool) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -8192")
+    # some distributions overwrite what is deleted with zeros, which makes pages dirty that else are just dropped
+    connection.execute("PRAGMA secure_delete = OFF")
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
