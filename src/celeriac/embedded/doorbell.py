@@ -228,7 +228,6 @@ def _sender() -> socket.socket:
     return _senders[0]
 
 
-
 def _after_fork_in_child() -> None:
     for bell in list(_bells):
         bell.inherited()

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from celeriac.embedded.messages import acknowledge_within, give_back_within, milliseconds, send_within, take_lost
-from celeriac.embedded.rows import WIDEST, Insert
+from celeriac.embedded.rows import Insert
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:

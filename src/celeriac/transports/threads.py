@@ -132,6 +132,12 @@ class ThreadedConsumer:
             if self._under_way is None:
                 self._under_way = self._receiving.submit(partial(self._inner.receive, limit, left))
                 self._under_way.add_done_callback(self._note_received)
+            if self._under_way.done():
+                # its callback is still to come, and waiting for a finished future lets no callback run
+                finished = self._under_way
+                self._note_received(finished)
+                finished.result()
+                continue
             try:
                 # shielded: what the thread brings belongs to this object, not to the coroutine that is waiting
                 await asyncio.shield(self._under_way)
@@ -143,6 +149,8 @@ class ThreadedConsumer:
         return []
 
     def _note_received(self, future: asyncio.Future[Sequence[Delivery]]) -> None:
+        if future is not self._under_way:  # noted already
+            return
         self._under_way = None
         if not future.cancelled() and future.exception() is None:
             self._left_over.extend(future.result())

@@ -209,3 +209,26 @@ def test_an_error_that_nobody_waits_for_is_not_raised_later() -> None:
         await consumer.close()
 
     run(scenario())
+
+
+def test_a_receive_that_has_just_ended_is_taken_and_not_spun_on() -> None:
+    """Its result is there, its callback is still to come: waiting for it would never let that run."""
+
+    async def scenario() -> None:
+        broker = Broker()
+        consumer = ThreadedConsumer(broker, "test")
+        for number in range(50):  # whether the tick is the one in question is up to the thread
+            broker.entered.clear()
+            first = asyncio.ensure_future(consumer.receive(1, 10))
+            await asyncio.to_thread(broker.entered.wait, 10)
+            under_way = consumer._under_way  # pyright: ignore[reportPrivateUsage]
+            first.cancel()
+            broker.put(number)
+            found: Sequence[Delivery] = ()
+            while not found:
+                await asyncio.sleep(0)
+                found = await consumer.receive(1, 10) if under_way is None or under_way.done() else ()
+            assert [one.receipt for one in found] == [number]
+        await consumer.close()
+
+    asyncio.run(scenario())
