@@ -59,7 +59,9 @@ def messages(count: int, queue: str = "celery", not_before: float | None = None)
 
 
 def line(what: str, count: int, wall: float, cpu: float) -> None:
-    print(f"  {what:<34} {count / wall:>10,.0f}/s   wall {wall / count * 1e6:7.1f} us   cpu {cpu / count * 1e6:6.1f} us")
+    print(
+        f"  {what:<34} {count / wall:>10,.0f}/s   wall {wall / count * 1e6:7.1f} us   cpu {cpu / count * 1e6:6.1f} us"
+    )
 
 
 def timed(what: str, steps: Iterator[int]) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celeriac.results.key_value import key_value_store
 from celeriac.results.memory import MemoryStore
@@ -38,7 +38,7 @@ class Numbers:
 class DequeBox:
     """A box of queues in memory: the least that a broker can be."""
 
-    _shelves: dict[str, dict[str, deque[tuple[int, bytes]]]] = defaultdict(lambda: defaultdict(deque))
+    _shelves: ClassVar[dict[str, dict[str, deque[tuple[int, bytes]]]]] = defaultdict(lambda: defaultdict(deque))
     _changed = threading.Condition()
     _numbers = iter(range(1, 1 << 60))
 

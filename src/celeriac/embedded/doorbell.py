@@ -37,6 +37,8 @@ POLL = 1.0
 _LONGEST_PATH_BYTES = 103
 #: a slash, a kind, a process id in hexadecimal, some randomness
 _NAME_BYTES = 19
+#: what the directories under the temporary directory are called
+_ELSEWHERE = "celeriac-"
 #: more than this is cut: an empty ring means "anything"
 _LONGEST_RING_BYTES = 4096
 #: a listing younger than this may miss a socket of the same clock tick (coarse inode times: 4 ms at 250 Hz)
@@ -110,7 +112,11 @@ class Bell:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             listener.setblocking(False)
-            listener.bind(os.fspath(self.path))
+            try:
+                listener.bind(os.fspath(self.path))
+            except FileNotFoundError:  # the last to leave has just taken the directory along
+                make_private(directory)
+                listener.bind(os.fspath(self.path))
             os.chmod(self.path, 0o600)
         except OSError:
             listener.close()
@@ -184,6 +190,14 @@ def _remove(listener: socket.socket, name: str) -> None:
     listener.close()
     with contextlib.suppress(OSError):
         os.unlink(name)
+    leave_directory(Path(name).parent)
+
+
+def leave_directory(directory: Path) -> None:
+    """Remove a directory of bells under the temporary directory if this was its last user."""
+    if directory.name.startswith(_ELSEWHERE):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 def directory_for(path: Path) -> Path:
@@ -192,7 +206,7 @@ def directory_for(path: Path) -> Path:
     if len(os.fsencode(beside)) + _NAME_BYTES <= _LONGEST_PATH_BYTES:
         return beside
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"celeriac-{os.geteuid()}-{digest}"
+    return Path(tempfile.gettempdir()) / f"{_ELSEWHERE}{os.geteuid()}-{digest}"
 
 
 def make_private(directory: Path) -> bool:

@@ -12,7 +12,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from celeriac.embedded.doorbell import directory_for, make_private
+from celeriac.embedded.doorbell import directory_for, leave_directory, make_private
 
 
 class Life:
@@ -41,6 +41,7 @@ class Life:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
             os.close(descriptor)
+            leave_directory(self._path.parent)
 
 
 def lock_path(database: Path, first_token: int) -> Path:

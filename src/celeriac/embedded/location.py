@@ -81,7 +81,7 @@ def prepare(location: Location) -> Path:
         if kind is not None and not location.network_allowed:
             raise ImproperlyConfigured(
                 f"{location.path} lies on a network file system ({kind}), where SQLite's locks are not reliable. "
-                f"Choose a local path, use another broker, or append ?network=allow to the URL if one host alone uses it."
+                f"Choose a local path or another broker, or append ?network=allow to the URL if one host alone uses it."
             )
         _own_file(location.path)
     except OSError as error:

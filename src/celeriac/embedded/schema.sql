@@ -9,7 +9,8 @@ CREATE TABLE message (
 );
 
 -- What may be given out now, in the order in which it is given out. rank is the negated priority; position is the
--- time at which the message became due. redelivered counts how often it came back. No condition on the time: a clock that is set back hides nothing.
+-- time at which the message became due; redelivered counts how often it came back. No condition on the time: a clock
+-- that is set back hides nothing.
 CREATE TABLE ready (
   queue       TEXT    NOT NULL,
   rank        INTEGER NOT NULL,

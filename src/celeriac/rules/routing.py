@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -53,7 +53,8 @@ class PatternRoutes:
     def __init__(self, routes: Mapping[Any, Destination] | Iterable[tuple[Any, Destination]]) -> None:
         self._exact: dict[str, Destination] = {}
         self._patterns: list[tuple[re.Pattern[str], Destination]] = []
-        for pattern, destination in routes.items() if isinstance(routes, Mapping) else routes:
+        pairs = cast("Iterable[tuple[Any, Destination]]", routes.items() if isinstance(routes, Mapping) else routes)
+        for pattern, destination in pairs:
             if isinstance(pattern, re.Pattern):
                 self._patterns.append((pattern, destination))
             elif "*" in pattern:
@@ -124,8 +125,7 @@ def _compile_one(entry: Any, resolve: Callable[[str], Any] | None) -> PatternRou
     if by_method is not None:
         return _adapt_method(by_method)
     if callable(entry):
-        function: RouteFunction = entry
-        return function
+        return cast("RouteFunction", entry)
     raise ImproperlyConfigured(f"task_routes: {entry!r} is no mapping, pair, function or router object")
 
 

@@ -14,14 +14,14 @@ import msgspec
 from celeriac.wire.envelope import Envelope, Outgoing, Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
     "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
     "Envelope", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release",
-    "Route", "Settlement", "Taken", "Transport", "Verdict",
+    "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -170,7 +170,7 @@ class BlockingConsumer(Protocol):
 
 
 @runtime_checkable
-class Commits(Protocol):
+class Commits(Consumer, Protocol):
     """Optional, on a Consumer whose engine is also the result store: the whole settlement in one transaction."""
 
     async def commit(
@@ -220,11 +220,19 @@ class Counts(Protocol):
     def counts(self, queue: str) -> QueueCounts: ...
 
 
+class Subscription(Protocol):
+    """An endless stream of envelopes, until it is closed."""
+
+    def __aiter__(self) -> Subscription: ...
+    async def __anext__(self) -> Envelope: ...
+    async def aclose(self) -> None: ...
+
+
 class Broadcast(Protocol):
     """Fan-out for events and remote control. At most once, never stored."""
 
     def publish(self, topic: str, batch: Sequence[Envelope]) -> None: ...
-    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]: ...
+    def subscribe(self, topics: Sequence[str]) -> Subscription: ...
 
 
 class Transport(Protocol):

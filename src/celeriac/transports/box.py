@@ -33,10 +33,10 @@ from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope, encode_envelope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from celeriac.clock import Clock
-    from celeriac.transports.base import QueueSpec, Settlement, Transport
+    from celeriac.transports.base import QueueSpec, Settlement, Subscription, Transport
 
 #: header that counts starts whose process was lost, where the box does not count
 _ATTEMPTS = "x-celeriac-attempts"
@@ -309,7 +309,7 @@ class NoBroadcast:
     def publish(self, topic: str, batch: Sequence[Envelope]) -> None:
         """Fan-out is at most once; here it is never."""
 
-    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]:
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
         raise ImproperlyConfigured(
             f"Transport {self._name!r} has no fan-out, so remote control and events do not work with it."
         )

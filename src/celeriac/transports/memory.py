@@ -17,11 +17,11 @@ from celeriac.transports.bindings import topic_matches
 from celeriac.transports.url import BrokerUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from celeriac.clock import Clock
     from celeriac.embedded.volatile import BuriedMessage, Receipt, VolatileEngine
-    from celeriac.transports.base import Delivery, Outgoing, QueueSpec
+    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Subscription
     from celeriac.wire.envelope import Envelope
     from celeriac.wire.result_record import ResultRecord
 
@@ -224,7 +224,7 @@ class MemoryBroadcast:
             for listener in listeners:
                 listener(topic, envelope)
 
-    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]:
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
         return _Subscription(self._engine, list(topics))
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from celeriac.embedded import doorbell, messages, records
 from celeriac.embedded.doorbell import Doorbells
+from celeriac.embedded.faults import full
 from celeriac.embedded.file import EmbeddedFile
 from celeriac.embedded.group_commit import GroupCommit
 from celeriac.embedded.holders import Life, is_gone, remove
@@ -30,12 +31,12 @@ from celeriac.transports.threads import CommittingConsumer
 from celeriac.wire.envelope import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
     from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement, Subscription
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
@@ -71,7 +72,6 @@ class SqliteTransport:
         self._clock = clock
         self._lock = threading.Lock()
         self._bells: Doorbells | None = None
-        self._admin: SqliteAdmin | None = None
 
     def bells(self) -> Doorbells:
         with self._lock:
@@ -158,7 +158,7 @@ class SqlitePublisher:
             return
         if not self._file.reserve.restore():
             # the last bytes of the disk belong to the settling of what is queued already
-            raise messages_full(self._file)
+            raise full(self._file.path)
         self._commit.send(rows, deadline - self._clock.monotonic())
         self._transport.bells().ring(doorbell.QUEUES, {row[0] for row in rows})
 
@@ -166,17 +166,11 @@ class SqlitePublisher:
         self._link.close()
 
 
-def messages_full(file: EmbeddedFile) -> OperationalError:
-    from celeriac.embedded.faults import full
-
-    return full(file.path)
-
-
 class SqliteConsumer:
     """The blocking consumer: one thread receives, one settles (``transports/threads.py``).
 
-    Claims go over a connection that does not wait for the disk: a claim that a power cut takes back only makes the
-    message visible again. Settlements do wait.
+    Claims and renewals go over a connection that does not wait for the disk: a claim that a power cut takes back only
+    makes the message visible again. Settlements do wait.
     """
 
     same_lane = False
@@ -278,7 +272,12 @@ class SqliteConsumer:
             queue = self._promising[0]
             room = limit - len(found)
             self._token += 1
-            claimed = messages.claim(self._claims, queue, self._token, until, room)
+            try:
+                claimed = messages.claim(self._claims, queue, self._token, until, room)
+            except OperationalError:
+                if found:  # these are held already; the next call meets the error again
+                    return found
+                raise
             found.extend(claimed)
             if len(claimed) < room or len(self._queues) > 1:
                 self._promising.pop(0)  # empty now, or the others' turn
@@ -334,7 +333,7 @@ class SqliteConsumer:
         if not receipts:
             return []
         until = milliseconds(self._clock.time() + self._settings.broker_lease)
-        return messages.renew(self._settlements, receipts, until)
+        return messages.renew(self._claims, receipts, until)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -409,7 +408,7 @@ class SqliteBroadcast:
         messages.cast(self._link, topic, encoded, milliseconds(self._clock.time()))
         self._transport.bells().ring(doorbell.BROADCASTS, [topic])
 
-    def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Envelope]:
+    def subscribe(self, topics: Sequence[str]) -> Subscription:
         """Everything published from now on to ``topics`` (patterns with ``*`` and ``#`` allowed)."""
         bell = self._transport.bells().bell(doorbell.BROADCASTS)
         return _Subscription(self._link, bell, list(topics))

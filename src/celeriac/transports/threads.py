@@ -132,24 +132,22 @@ class ThreadedConsumer:
             if self._under_way is None:
                 self._under_way = self._receiving.submit(partial(self._inner.receive, limit, left))
                 self._under_way.add_done_callback(self._note_received)
-            if self._under_way.done():
-                # its callback is still to come, and waiting for a finished future lets no callback run
-                finished = self._under_way
-                self._note_received(finished)
-                finished.result()
-                continue
+            future = self._under_way
             try:
                 # shielded: what the thread brings belongs to this object, not to the coroutine that is waiting
-                await asyncio.shield(self._under_way)
+                await asyncio.shield(future)
             except asyncio.CancelledError:
                 self._inner.interrupt()
                 raise
+            finally:
+                if future.done():  # its callbacks run only in the loop's next round, which may be too late
+                    self._note_received(future)
             if not self._left_over and time.monotonic() >= ends:
                 break
         return []
 
     def _note_received(self, future: asyncio.Future[Sequence[Delivery]]) -> None:
-        if future is not self._under_way:  # noted already
+        if self._under_way is not future:
             return
         self._under_way = None
         if not future.cancelled() and future.exception() is None:

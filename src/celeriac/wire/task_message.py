@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -155,14 +155,15 @@ def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: 
 
 def arguments_of(call: TaskCall) -> Sequence[Any]:
     """The positional arguments, checked. Raises ``TypeError`` as Celery does."""
-    args = call.args
+    args: Any = call.args  # callers that are not type-checked give anything
+    kwargs: Any = call.kwargs
     if type(args) is not tuple and not isinstance(args, list | tuple):
         if isinstance(args, str | bytes) or not isinstance(args, Sequence):
             raise TypeError(f"The arguments of task {call.task!r} must be a list or tuple, not {type(args).__name__}")
         args = list(args)
-    if type(call.kwargs) is not dict and not isinstance(call.kwargs, Mapping):
+    if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
         raise TypeError(f"The keyword arguments of task {call.task!r} must be a mapping")
-    return args
+    return cast("Sequence[Any]", args)
 
 
 def iso_text(moment: datetime | str) -> str:

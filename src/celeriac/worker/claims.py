@@ -25,7 +25,7 @@ from celeriac.rules.claim import (
     advance,
     advance_all,
 )  # fmt: skip
-from celeriac.transports.base import Outgoing, Route, Verdict
+from celeriac.transports.base import Outgoing, Park, Release, Route, Verdict
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
@@ -117,10 +117,12 @@ class Claims:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
 
         A redelivery of the very attempt that is here gives its receipt to it; anything else (the next attempt of a
-        retry, a second message with the same id) waits behind.
+        retry, a second message with the same id) waits behind. So does a message that this worker has just given
+        back and that comes before it has heard so: adopted, it would be given back, and counted, a second time.
         """
         there = self.held[claim.id]
-        if (redelivered or there.state == LOST) and _same_attempt(there, claim):
+        given_back = isinstance(there.verdict, Release | Park)
+        if (redelivered or there.state == LOST) and not given_back and _same_attempt(there, claim):
             self.duplicates += 1
             there.receipt = claim.receipt
             if there.state == LOST:

@@ -135,8 +135,11 @@ def test_long_paths_hang_their_bells_elsewhere(tmp_path: Path, monkeypatch: pyte
     bell = bells.bell(QUEUES)
     bells.ring(QUEUES, ["a"])
     assert bell.wait(5) == b"a"
+    other = bells.bell(QUEUES)
     bell.close()
-    directory.rmdir()
+    assert directory.exists()
+    other.close()
+    assert not directory.exists()
 
 
 def test_a_child_does_not_take_its_parents_bell_down(bells: Doorbells) -> None:

@@ -52,7 +52,14 @@ def test_network_file_systems_are_refused_unless_allowed(tmp_path: Path, monkeyp
 def test_urls() -> None:
     assert location_of("sqlite:////var/q.sqlite3").path == Path("/var/q.sqlite3")
     assert location_of("sqlite:///q%20q.sqlite3").path == Path.cwd() / "q q.sqlite3"
-    for senseless in ("sqlite://host/q", "sqlite:///", "sqlite://", "redis:///q", "sqlite:///q?foo=1", "sqlite:///a%00b"):
+    for senseless in (
+        "sqlite://host/q",
+        "sqlite:///",
+        "sqlite://",
+        "redis:///q",
+        "sqlite:///q?foo=1",
+        "sqlite:///a%00b",
+    ):
         with pytest.raises(ImproperlyConfigured):
             location_of(senseless)
 

@@ -234,9 +234,7 @@ def test_no_new_work_while_the_reserve_is_gone(
     assert reserve.path.exists()
 
 
-def test_an_idle_consumer_takes_no_write_lock(
-    tmp_path: Path, publish: Any, consumer: SqliteConsumer
-) -> None:
+def test_an_idle_consumer_takes_no_write_lock(tmp_path: Path, publish: Any, consumer: SqliteConsumer) -> None:
     publish(message())
     (one,) = consumer.receive(1, 1)
     consumer.settle([Settlement(one.receipt, ACK)])

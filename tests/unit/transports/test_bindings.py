@@ -56,5 +56,5 @@ def test_each_queue_once_and_none_is_an_error() -> None:
     bound = [Binding("topic", "a.*", "q"), Binding("topic", "#", "q"), Binding("direct", "a.b", "r")]
     assert destinations(Route("x", "a.b"), bound) == ["q", "r"]
     assert destinations(Route("x", "z"), [Binding("fanout", "whatever", "f")]) == ["f"]
-    with pytest.raises(Unroutable, match="exchange 'x'.*'z'"):
+    with pytest.raises(Unroutable, match=r"exchange 'x'.*'z'"):
         destinations(Route("x", "z"), [Binding("direct", "y", "q")])

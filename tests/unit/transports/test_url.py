@@ -10,7 +10,13 @@ from celeriac.transports.url import BrokerUrl, parse_many
 
 def test_all_parts() -> None:
     url = BrokerUrl.parse("amqp://us%40er:p%2Fw%3A@host.example:5673/%2Fvhost?heartbeat=10&ssl=1")
-    assert (url.scheme, url.username, url.password, url.host, url.port) == ("amqp", "us@er", "p/w:", "host.example", 5673)
+    assert (url.scheme, url.username, url.password, url.host, url.port) == (
+        "amqp",
+        "us@er",
+        "p/w:",
+        "host.example",
+        5673,
+    )
     assert url.path == "/vhost"
     assert url.query == {"heartbeat": "10", "ssl": "1"}
 

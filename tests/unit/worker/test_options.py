@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.settings import Settings
 from celeriac.transports.base import QueueSpec
+from celeriac.transports.memory import MemoryTransport
 from celeriac.worker.assembly import store_url, transport_url
 from celeriac.worker.banner import banner
 from celeriac.worker.options import Plan, WorkerOptions, plan, usable_processors
@@ -57,9 +59,10 @@ def test_what_cannot_work_is_refused() -> None:
 
 def test_the_banner_says_what_matters_and_no_secret() -> None:
     settings = Settings(broker_url="redis://me:secret@host:6379/0", result_backend="sqlite:////tmp/x.sqlite3")
+    broker = MemoryTransport("memory://banner", settings, SYSTEM_CLOCK)
     text = banner(
         made({}, pool="threads", concurrency=20, children=2), "1.0", "proj", transport_url(settings),
-        store_url(settings), ["proj.add", "celery.chord"], True, False, True,
+        store_url(settings, broker, None), ["proj.add", "celery.chord"], True, False, True,
     )  # fmt: skip
     for words in (
         "w@h  celeriac 1.0", "app:         proj", "redis://me:**@host:6379/0", "sqlite:////tmp/x.sqlite3",

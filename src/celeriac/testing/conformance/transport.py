@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -33,6 +33,7 @@ from celeriac.transports.base import (
     Route,
     Settlement,
     Transport,
+    Verdict,
 )
 from celeriac.wire.result_record import ResultRecord
 
@@ -101,6 +102,12 @@ async def acknowledge(consumer: Consumer, deliveries: Sequence[Delivery]) -> Non
     assert not await consumer.settle([Settlement(delivery.receipt, ACK) for delivery in deliveries])
 
 
+def committing(consumer: Consumer) -> Callable[..., Awaitable[Sequence[Any]]]:
+    if not isinstance(consumer, Commits):
+        pytest.skip("no common transaction")
+    return consumer.commit
+
+
 class TransportSuite:
     """The tests. Each uses queues of its own."""
 
@@ -131,7 +138,7 @@ class TransportSuite:
         """``async with consuming('a', 'b') as consumer``: closed at the end."""
 
         @contextlib.asynccontextmanager
-        async def consuming(*queues: str) -> Any:
+        async def consuming(*queues: str) -> AsyncIterator[Consumer]:
             consumer = transport.consumer([QueueSpec(name=name) for name in queues], "owner")
             try:
                 yield consumer
@@ -143,7 +150,9 @@ class TransportSuite:
     # ── publishing and receiving ─────────────────────────────────────────────────────────────────────────────
 
     def test_a_message_arrives_unchanged(self, publish: Any, consuming: Any, queue: str) -> None:
-        sent = message(queue, bytes(range(256)), eta=None, retries=3, timelimit=[None, 1.5], text="ü\n", nested={"a": [1]})
+        sent = message(
+            queue, bytes(range(256)), eta=None, retries=3, timelimit=[None, 1.5], text="ü\n", nested={"a": [1]}
+        )
 
         async def scenario() -> None:
             async with consuming(queue) as consumer:
@@ -173,7 +182,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_in_order(self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+    def test_in_order(
+        self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
         if not transport.capabilities.ordered:
             pytest.skip("not ordered")
 
@@ -287,7 +298,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_a_message_too_large_is_refused(self, driver: TransportDriver, publish: Any, admin: Any, queue: str) -> None:
+    def test_a_message_too_large_is_refused(
+        self, driver: TransportDriver, publish: Any, admin: Any, queue: str
+    ) -> None:
         with pytest.raises(PublishRejected):
             publish(message(queue), message(queue, b"x" * (driver.max_bytes + 1)))
         assert admin.depth(queue) == 0
@@ -311,7 +324,9 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_attempts_are_counted_when_told(self, transport: Transport, publish: Any, consuming: Any, queue: str) -> None:
+    def test_attempts_are_counted_when_told(
+        self, transport: Transport, publish: Any, consuming: Any, queue: str
+    ) -> None:
         if not transport.capabilities.counts_attempts:
             pytest.skip("does not count attempts")
 
@@ -359,7 +374,8 @@ class TransportSuite:
             async with consuming(queue) as consumer:
                 publish(*numbered(queue, range(3)))
                 found = await receive_all(consumer, 3)
-                verdicts = [Bury(reason="too often", worker="w"), Bury(reason="unreadable", quarantine=True), ACK]
+                dead, unread = Bury(reason="too often", worker="w"), Bury(reason="unreadable", quarantine=True)
+                verdicts: list[Verdict] = [dead, unread, ACK]
                 batch = [Settlement(one.receipt, verdict) for one, verdict in zip(found, verdicts, strict=True)]
                 assert not await consumer.settle(batch)
                 assert not await consumer.receive(3, 0)
@@ -580,7 +596,7 @@ class TransportSuite:
             await asyncio.to_thread(broadcast.publish, queue + "-b", batch[:1])
             assert await anext(streams[1]) == batch[0]
             for stream in streams:
-                await stream.aclose()
+                await cast("Any", stream).aclose()
 
         run(scenario())
 
@@ -591,13 +607,12 @@ class TransportSuite:
     ) -> None:
         async def scenario() -> None:
             async with consuming(queue) as consumer:
-                if not isinstance(consumer, Commits):
-                    pytest.skip("no common transaction")
+                commit = committing(consumer)
                 publish(*numbered(queue, range(100)))
                 found = await receive_all(consumer, 100)
                 results = [ResultRecord(f"{queue}-{n}", "SUCCESS", b"%d" % n, expires_in=60.0) for n in range(100)]
                 verdicts = [Settlement(delivery.receipt, ACK) for delivery in found]
-                assert not await consumer.commit(results, numbered(queue + "-next", range(70)), verdicts)
+                assert not await commit(results, numbered(queue + "-next", range(70)), verdicts)
                 assert admin.depth(queue + "-next") == 70
                 for n in (0, 99):
                     record = driver.read_result(f"{queue}-{n}")
@@ -612,19 +627,18 @@ class TransportSuite:
     ) -> None:
         async def scenario() -> None:
             async with consuming(queue) as consumer:
-                if not isinstance(consumer, Commits):
-                    pytest.skip("no common transaction")
+                commit = committing(consumer)
                 publish(*numbered(queue, range(2)))
                 one, two = await receive_all(consumer, 2)
                 await acknowledge(consumer, [one])
                 record = ResultRecord(queue, "FAILURE", b"x")
                 verdicts = [Settlement(one.receipt, ACK), Settlement(two.receipt, ACK)]
-                assert list(await consumer.commit([record], (), verdicts)) == [one.receipt]
+                assert list(await commit([record], (), verdicts)) == [one.receipt]
                 assert driver.read_result(queue) is not None
                 assert list(await consumer.settle([Settlement(two.receipt, ACK)])) == [two.receipt]
                 # a stored success stays, and that is no lost receipt
-                await consumer.commit([ResultRecord(queue, "SUCCESS", b"y")], (), ())
-                assert not await consumer.commit([ResultRecord(queue, "FAILURE", b"z")], (), ())
+                await commit([ResultRecord(queue, "SUCCESS", b"y")], (), ())
+                assert not await commit([ResultRecord(queue, "FAILURE", b"z")], (), ())
                 stored = driver.read_result(queue)
                 assert stored is not None
                 assert stored.payload == b"y"
@@ -636,16 +650,18 @@ class TransportSuite:
     ) -> None:
         async def scenario() -> None:
             async with consuming(queue) as consumer:
-                if not isinstance(consumer, Commits):
-                    pytest.skip("no common transaction")
+                commit = committing(consumer)
                 publish(message(queue))
                 (found,) = await receive_all(consumer, 1)
                 record = ResultRecord(queue, "SUCCESS", b"x")
                 verdict = Settlement(found.receipt, ACK)
-                for refused in (message("", route=Route("nowhere", "k")), message(queue, b"x" * (driver.max_bytes + 1))):
+                for refused in (
+                    message("", route=Route("nowhere", "k")),
+                    message(queue, b"x" * (driver.max_bytes + 1)),
+                ):
                     with pytest.raises(PublishRejected):
-                        await consumer.commit([record], [refused], [verdict])
+                        await commit([record], [refused], [verdict])
                 assert driver.read_result(queue) is None
-                assert not await consumer.commit([record], (), [verdict])
+                assert not await commit([record], (), [verdict])
 
         run(scenario())
