@@ -90,6 +90,8 @@ class House:
         self.file = folder / "house.sqlite3"
         self.journal = folder / "journal.txt"
         self.settings: dict[str, Any] = {}
+        #: more environment variables, for the processes started next
+        self.extra: dict[str, str] = {}
         (folder / "house.py").write_text(APP)
         self._processes: list[subprocess.Popen[str]] = []
 
@@ -101,6 +103,7 @@ class House:
             "HOUSE_JOURNAL": str(self.journal),
             "HOUSE_SETTINGS": ";".join(f"{name}={value}" for name, value in self.settings.items()),
             "PYTHONUNBUFFERED": "1",
+            **self.extra,
         }
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:

@@ -72,6 +72,9 @@ _SEND = Insert("sending", "queue, rank, position, until, meta, body")
 _RETURN = Insert("returning_held", "token, id, until, counted")
 _BURY = Insert("burying", "token, id, kind, reason, worker, now, expires_at")
 
+#: what a count in a file that somebody else has written to is cut to
+_MOST_ATTEMPTS = 1 << 31
+
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
 
 
@@ -118,14 +121,22 @@ SELECT (SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 
 # The rows of a claim as one row, hence one step: columns of numbers, all headers, all bodies. Every group_concat keeps
 # the order of the scan and keeps zero bytes (it appends by length); the casts only drop the text label. One aggregate
 # for each number is half the price of one JSON text for each row (benchmarks/sqlite_transport.py: claim 64).
+# The last value tells whether all are bytes, as they are unless somebody else has written to the file: the length of
+# a text is that of its characters.
 _FETCH = f"""
-SELECT '[[' || group_concat(h.rank) || '],[' || group_concat(h.position) || '],[' || group_concat(h.id) || '],['
+SELECT CAST('[[' || group_concat(h.rank) || '],[' || group_concat(h.position) || '],[' || group_concat(h.id) || '],['
          || group_concat(h.attempts) || '],[' || group_concat(h.redelivered) || '],['
-         || group_concat(length(m.meta)) || '],[' || group_concat(length(m.body)) || ']]',
+         || group_concat(length(m.meta)) || '],[' || group_concat(length(m.body)) || ']]' AS BLOB),
        CAST(group_concat(m.meta, '') AS BLOB),
-       CAST(group_concat(CASE WHEN length(m.body) > {_LARGE_BODY_BYTES} THEN '' ELSE m.body END, '') AS BLOB)
+       CAST(group_concat(CASE WHEN length(m.body) > {_LARGE_BODY_BYTES} THEN '' ELSE m.body END, '') AS BLOB),
+       min(typeof(m.meta) = 'blob' AND typeof(m.body) = 'blob')
 FROM held h CROSS JOIN message m ON m.id = h.id WHERE h.token = ?
 """
+_FETCH_ONE_BY_ONE = """
+SELECT h.id, CAST(h.attempts AS INTEGER), CAST(h.redelivered AS INTEGER), CAST(m.meta AS BLOB), CAST(m.body AS BLOB)
+FROM held h CROSS JOIN message m ON m.id = h.id WHERE h.token = ? ORDER BY h.rank, h.position, h.id
+"""
+_DROP_STRAY = "DELETE FROM held WHERE token = ? AND NOT EXISTS (SELECT 1 FROM message WHERE message.id = held.id)"
 
 
 def outlook(link: Link, queues_json: str) -> Outlook:
@@ -133,7 +144,7 @@ def outlook(link: Link, queues_json: str) -> Outlook:
 
     def look(connection: sqlite3.Connection) -> Outlook:
         names, due = connection.execute(_OUTLOOK, (queues_json,)).fetchone()
-        return Outlook(msgspec.json.decode(names, type=list[str]), None if due > 8e18 else int(due))
+        return Outlook(msgspec.json.decode(names, type=list[str]), None if due > 8e18 else int(max(due, 0)))
 
     return link.read(look)
 
@@ -145,16 +156,23 @@ def sweep(link: Link, now: int) -> None:
 
 def claim(link: Link, queue: str, token: int, until: int, room: int) -> list[Delivery]:
     """Hold up to ``room`` messages of ``queue`` and return them in order."""
-    if link.execute(_CLAIM, (queue, token, until, room)) == 0:
+    changed = link.execute(_CLAIM, (queue, token, until, room))
+    if changed == 0:
         return []
-    return link.read(lambda connection: _fetch(connection, queue, token))
+    found = link.read(lambda connection: _fetch(connection, queue, token))
+    if changed != 2 * len(found) + 1:  # moved from ready to held, and a lease: some have a place, but no message
+        link.execute(_DROP_STRAY, (token,))
+    return found
 
 
 def _fetch(connection: sqlite3.Connection, queue: str, token: int) -> list[Delivery]:
-    index, metas, bodies = connection.execute(_FETCH, (token,)).fetchone()
+    index, metas, bodies, are_bytes = connection.execute(_FETCH, (token,)).fetchone()
     if index is None:
         return []
-    ranks, positions, numbers, attempts, returns, meta_sizes, body_sizes = _index.decode(index)
+    columns = _columns(index)
+    if columns is None or not are_bytes:
+        return _fetch_one_by_one(connection, queue, token)
+    ranks, positions, numbers, attempts, returns, meta_sizes, body_sizes = columns
     found: list[Delivery] = []
     start = 0
     for number, tries, returned, meta, size in zip(
@@ -166,14 +184,35 @@ def _fetch(connection: sqlite3.Connection, queue: str, token: int) -> list[Deliv
             body = bodies[start : start + size]
             start += size
         if isinstance(meta, str):
-            envelope, route, malformed = Envelope(body, {}, {}), Route("", queue), meta
-        else:
-            envelope, route, malformed = Envelope(body, meta.headers, meta.properties), meta.route, None
-        found.append(Delivery(envelope, queue, (token, number), route, tries, returned > 0, malformed))
+            found.append(_delivery(queue, (token, number), tries, returned, meta, body))
+            continue
+        # written out, since a call for each message costs as much as building it
+        envelope = Envelope(body, meta.headers, meta.properties)
+        found.append(Delivery(envelope, queue, (token, number), meta.route, tries, returned > 0))
     places = list(zip(ranks, positions, numbers, strict=True))
     if sorted(places) != places:  # by number, unless something was delayed, came back, or has priority
         order = sorted(range(len(places)), key=places.__getitem__)
         found = [found[place] for place in order]
+    return found
+
+
+def _columns(index: bytes) -> list[list[int]] | None:
+    """The columns of numbers; None if they are none, because somebody has put other values into the file."""
+    try:
+        columns = _index.decode(index)
+    except _UNREADABLE:
+        return None
+    # the ids have found their messages, so they are numbers and their count is right
+    return columns if {len(column) for column in columns} == {len(columns[2])} else None
+
+
+def _fetch_one_by_one(connection: sqlite3.Connection, queue: str, token: int) -> list[Delivery]:
+    """As :func:`_fetch`, when somebody has put values into the file that we never write."""
+    found = []
+    for number, attempts, redelivered, meta, body in connection.execute(_FETCH_ONE_BY_ONE, (token,)).fetchall():
+        [read] = _read_metas([len(meta)], meta)
+        attempts = min(max(attempts, 0), _MOST_ATTEMPTS)
+        found.append(_delivery(queue, (token, number), attempts, redelivered, read, body))
     return found
 
 
@@ -192,6 +231,13 @@ def _read_metas(sizes: list[int], metas: bytes) -> Sequence[Meta | str]:
             found.append(f"the stored headers cannot be read: {error}")
         offset += size
     return found
+
+
+def _delivery(queue: str, receipt: Receipt, attempts: int, redelivered: int, meta: Meta | str, body: bytes) -> Delivery:
+    if isinstance(meta, str):
+        return Delivery(Envelope(body, {}, {}), queue, receipt, Route("", queue), attempts, redelivered > 0, meta)
+    envelope = Envelope(body, meta.headers, meta.properties)
+    return Delivery(envelope, queue, receipt, meta.route, attempts, redelivered > 0)
 
 
 def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Receipt]:
@@ -216,9 +262,9 @@ def renew(link: Link, receipts: Sequence[Receipt], until: int) -> Sequence[Recei
     return [receipt for receipt in receipts if receipt not in kept]
 
 
-def leave(link: Link, first: int, last: int) -> None:
-    """Give back everything that is held under these tokens."""
-    link.execute("INSERT INTO leaving (first, last) VALUES (?, ?)", (first, last))
+def leave(link: Link, first: int, last: int, kept: Sequence[Receipt] = ()) -> None:
+    """Give back everything that is held under these tokens, but for ``kept``; strike a consumer that holds nothing."""
+    link.execute("INSERT INTO leaving VALUES (?, ?, ?)", (first, last, msgspec.json.encode(kept).decode()))
 
 
 def arrive(link: Link, first: int, last: int) -> None:
@@ -229,6 +275,16 @@ def arrive(link: Link, first: int, last: int) -> None:
 def forsake(link: Link, first: int, last: int) -> None:
     """Give back what a consumer held that has vanished, and strike it from the list."""
     link.execute("INSERT INTO forsaking (first, last) VALUES (?, ?)", (first, last))
+
+
+def holds_any(link: Link, first: int, last: int) -> bool:
+    """Whether anything is held under these tokens."""
+    found: int = link.read(
+        lambda connection: connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM held WHERE token BETWEEN ? AND ?)", (first, last)
+        ).fetchone()[0]
+    )
+    return found > 0
 
 
 def holders(link: Link) -> list[tuple[int, int]]:
@@ -341,11 +397,13 @@ def names(link: Link) -> list[str]:
             # distinct names by skipping from one to the next: the table may hold millions of rows of one queue
             "WITH RECURSIVE step (name) AS (SELECT min(queue) FROM ready UNION ALL "
             "SELECT (SELECT min(queue) FROM ready WHERE queue > step.name) FROM step WHERE step.name IS NOT NULL) "
-            "SELECT name FROM step WHERE name IS NOT NULL UNION SELECT name FROM queue "
-            "UNION SELECT DISTINCT queue FROM delayed UNION SELECT DISTINCT queue FROM held ORDER BY 1"
+            # as bytes, since a name that others have written need not be text
+            "SELECT CAST(name AS BLOB) FROM step WHERE name IS NOT NULL UNION SELECT CAST(name AS BLOB) FROM queue "
+            "UNION SELECT DISTINCT CAST(queue AS BLOB) FROM delayed "
+            "UNION SELECT DISTINCT CAST(queue AS BLOB) FROM held ORDER BY 1"
         ).fetchall()
     )
-    return [name for (name,) in found]
+    return [name.decode("utf-8", "replace") for (name,) in found]
 
 
 def depth(link: Link, queue: str) -> int:

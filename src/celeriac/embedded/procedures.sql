@@ -2,6 +2,7 @@
 -- with one release of the interpreter lock. Python's sqlite3 releases it at every step; a claim of 64 written as
 -- separate statements lost it some thirty times to a busy event loop, at up to 5 ms each.
 -- They live in the connection, not in the file, so they change with the code and not with the data.
+-- OR IGNORE: a file that others have written to may have two places for one message; that must not stop its queue.
 
 CREATE TEMP TABLE lost (token INTEGER NOT NULL, id INTEGER NOT NULL);
 
@@ -9,32 +10,32 @@ CREATE TEMP TABLE lost (token INTEGER NOT NULL, id INTEGER NOT NULL);
 CREATE TEMP VIEW sending AS SELECT '' queue, 0 rank, 0 position, 0 until, x'' meta, x'' body WHERE 0;
 CREATE TEMP TRIGGER send INSTEAD OF INSERT ON sending WHEN NEW.queue IS NOT NULL BEGIN
   INSERT INTO message (meta, body) VALUES (NEW.meta, NEW.body);
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT NEW.queue, NEW.rank, NEW.position, last_insert_rowid(), 0, 0 WHERE NEW.until IS NULL;
-  INSERT INTO delayed
+  INSERT OR IGNORE INTO delayed
     SELECT NEW.until, last_insert_rowid(), NEW.queue, NEW.rank, 0, 0 WHERE NEW.until IS NOT NULL;
 END;
 
 -- The first room messages of a queue, in order, whatever their priorities.
 CREATE TEMP VIEW claiming AS SELECT '' queue, 0 token, 0 until, 0 room WHERE 0;
 CREATE TEMP TRIGGER claim INSTEAD OF INSERT ON claiming BEGIN
-  INSERT INTO held
+  INSERT OR IGNORE INTO held
     SELECT NEW.token, id, NEW.until, queue, rank, position, attempts, redelivered FROM ready
     WHERE queue = NEW.queue ORDER BY rank, position, id LIMIT NEW.room;
   DELETE FROM ready
     WHERE (queue, rank, position, id) IN (SELECT queue, rank, position, id FROM held WHERE token = NEW.token);
-  INSERT INTO lease SELECT NEW.until, NEW.token WHERE changes() > 0;
+  INSERT OR IGNORE INTO lease SELECT NEW.until, NEW.token WHERE changes() > 0;
 END;
 
 -- Brings back what is due and what its holder did not renew, a bounded bite at a time.
 CREATE TEMP VIEW sweeping AS SELECT 0 now WHERE 0;
 CREATE TEMP TRIGGER sweep INSTEAD OF INSERT ON sweeping BEGIN
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT queue, rank, until, id, attempts, redelivered FROM delayed
     WHERE until <= NEW.now ORDER BY until, id LIMIT 1000;
   DELETE FROM delayed
     WHERE (until, id) IN (SELECT until, id FROM delayed WHERE until <= NEW.now ORDER BY until, id LIMIT 1000);
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts + 1, redelivered + 1 FROM held
     WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
       AND until <= NEW.now;
@@ -42,7 +43,7 @@ CREATE TEMP TRIGGER sweep INSTEAD OF INSERT ON sweeping BEGIN
     WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
       AND until <= NEW.now;
   -- what was renewed in the meantime is looked at again when it would expire
-  INSERT INTO lease
+  INSERT OR IGNORE INTO lease
     SELECT min(until), token FROM held
     WHERE token IN (SELECT token FROM lease WHERE until <= NEW.now ORDER BY until, token LIMIT 16)
     GROUP BY token;
@@ -73,10 +74,10 @@ CREATE TEMP VIEW returning_held AS SELECT 0 token, 0 id, 0 until, 0 counted WHER
 CREATE TEMP TRIGGER return_held INSTEAD OF INSERT ON returning_held WHEN NEW.id IS NOT NULL BEGIN
   INSERT INTO lost
     SELECT NEW.token, NEW.id WHERE NOT EXISTS (SELECT 1 FROM held WHERE token = NEW.token AND id = NEW.id);
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts + NEW.counted, max(redelivered, 1) FROM held
     WHERE NEW.until IS NULL AND token = NEW.token AND id = NEW.id;
-  INSERT INTO delayed
+  INSERT OR IGNORE INTO delayed
     SELECT NEW.until, id, queue, rank, attempts + NEW.counted, max(redelivered, 1) FROM held
     WHERE NEW.until IS NOT NULL AND token = NEW.token AND id = NEW.id;
   DELETE FROM held WHERE token = NEW.token AND id = NEW.id;
@@ -95,21 +96,25 @@ CREATE TEMP TRIGGER bury INSTEAD OF INSERT ON burying WHEN NEW.id IS NOT NULL BE
   DELETE FROM held WHERE token = NEW.token AND id = NEW.id;
 END;
 
--- A consumer that leaves gives back everything of its range of tokens.
-CREATE TEMP VIEW leaving AS SELECT 0 first, 0 last WHERE 0;
+-- A consumer that leaves gives back everything of its range of tokens, but for the pairs [token, id] in kept.
+CREATE TEMP VIEW leaving AS SELECT 0 first, 0 last, '' kept WHERE 0;
 CREATE TEMP TRIGGER leave INSTEAD OF INSERT ON leaving BEGIN
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts, max(redelivered, 1) FROM held
-    WHERE token BETWEEN NEW.first AND NEW.last;
-  DELETE FROM held WHERE token BETWEEN NEW.first AND NEW.last;
-  DELETE FROM holder WHERE first_token = NEW.first;
+    WHERE token BETWEEN NEW.first AND NEW.last
+      AND (token, id) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.kept));
+  DELETE FROM held
+    WHERE token BETWEEN NEW.first AND NEW.last
+      AND (token, id) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.kept));
+  DELETE FROM holder
+    WHERE first_token = NEW.first AND NOT EXISTS (SELECT 1 FROM held WHERE token BETWEEN NEW.first AND NEW.last);
 END;
 
 -- The same for a consumer that was found dead. Which of its messages had been started died with it, and most were
 -- only waiting: a message is not blamed (attempts) before it has seen ten consumers die.
 CREATE TEMP VIEW forsaking AS SELECT 0 first, 0 last WHERE 0;
 CREATE TEMP TRIGGER forsake INSTEAD OF INSERT ON forsaking BEGIN
-  INSERT INTO ready
+  INSERT OR IGNORE INTO ready
     SELECT queue, rank, position, id, attempts + (redelivered >= 10), redelivered + 1 FROM held
     WHERE token BETWEEN NEW.first AND NEW.last;
   DELETE FROM held WHERE token BETWEEN NEW.first AND NEW.last;

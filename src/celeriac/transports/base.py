@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
-    "Envelope", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release",
-    "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
+    "Envelope", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec",
+    "Release", "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -180,6 +180,16 @@ class Commits(Consumer, Protocol):
 
         Returns the receipts that were no longer ours; a lost receipt does not undo the others.
         """
+        ...
+
+
+@runtime_checkable
+class Keeps(Consumer, Protocol):
+    """Optional, on a Consumer whose receipts outlive it."""
+
+    async def close_keeping(self, receipts: Sequence[Receipt]) -> None:
+        """As :meth:`Consumer.close`, but these stay held: the next consumer of the same transport renews and settles
+        them, and its ``close`` gives back what is left of them."""
         ...
 
 

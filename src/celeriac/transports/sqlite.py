@@ -21,7 +21,7 @@ from celeriac.embedded.doorbell import Doorbells
 from celeriac.embedded.faults import full
 from celeriac.embedded.file import EmbeddedFile
 from celeriac.embedded.group_commit import GroupCommit
-from celeriac.embedded.holders import Life, is_gone, remove
+from celeriac.embedded.holders import Life, recover
 from celeriac.embedded.location import location_of
 from celeriac.embedded.messages import milliseconds
 from celeriac.errors import BackendError, OperationalError, PublishRejected
@@ -72,6 +72,8 @@ class SqliteTransport:
         self._clock = clock
         self._lock = threading.Lock()
         self._bells: Doorbells | None = None
+        #: of consumers that were closed while tasks of theirs ran, with the receipts of those
+        self.kept: list[tuple[Life, Sequence[Receipt]]] = []
 
     def bells(self) -> Doorbells:
         with self._lock:
@@ -234,23 +236,19 @@ class SqliteConsumer:
     def _concerns(self, heard: bytes) -> bool:
         return not set(heard.decode("utf-8", "surrogatepass").split("\n")).isdisjoint(self._queues)
 
-    def _announce(self) -> None:
-        """Let others see at once when this process is gone."""
-        self._life = Life(self._file.path, self._first_token)
-        if self._life.begin():
-            messages.arrive(self._claims, self._first_token, self._last_token)
-
     def _recover(self) -> None:
-        """Give back what vanished consumers held."""
-        for first, last in messages.holders(self._claims):
-            if first != self._first_token and is_gone(self._file.path, first):
-                messages.forsake(self._claims, first, last)
-                remove(self._file.path, first)
-                self._promising.clear()
+        """Let others see at once when this process is gone, and give back what vanished consumers held."""
+        if self._life is None:
+            self._life = Life(self._file.path, self._first_token, self._last_token)
+            self._life.begin(self._claims)
+        for entry in list(self._transport.kept):
+            life, receipts = entry
+            if life.leave(self._claims, receipts):
+                self._transport.kept.remove(entry)
+        if recover(self._claims, self._file.path, self._life):
+            self._promising.clear()
 
     def _claim(self, limit: int) -> list[Delivery]:
-        if self._life is None:
-            self._announce()
         if time.monotonic() - self._looked_for_gone_at > _HOLDERS_INTERVAL:
             self._looked_for_gone_at = time.monotonic()
             self._recover()
@@ -338,18 +336,33 @@ class SqliteConsumer:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
+        kept, self._transport.kept = self._transport.kept, []
+        self._end((), [life for life, _ in kept])
+
+    def close_keeping(self, receipts: Sequence[Receipt]) -> None:
+        """As :meth:`close`, but ``receipts`` stay held, to be renewed and settled through another consumer."""
+        self._end(receipts, [])
+
+    def _end(self, kept: Sequence[Receipt], lives: list[Life]) -> None:
         if self._closed:
             return
         self._closed = True
         self.interrupt()
+        if self._life is not None:
+            if kept:
+                self._transport.kept.append((self._life, kept))
+            lives.append(self._life)
         try:
-            messages.leave(self._settlements, self._first_token, self._last_token)
+            for life in lives:
+                if life.leave(self._settlements, kept) and kept:
+                    self._transport.kept.remove((life, kept))
             self._transport.bells().ring(doorbell.QUEUES)
         finally:
+            if not kept:
+                for life in lives:
+                    life.abandon()
             if self._bell is not None:
                 self._bell.close()
-            if self._life is not None:
-                self._life.end()
             self._claims.close()
             self._settlements.close()
 

@@ -108,6 +108,7 @@ class CommittingBlockingConsumer(BlockingConsumer, Protocol):
     def commit(
         self, results: Sequence[ResultRecord], sends: Sequence[Outgoing], settlements: Sequence[Settlement]
     ) -> Sequence[Receipt]: ...
+    def close_keeping(self, receipts: Sequence[Receipt]) -> None: ...
 
 
 class ThreadedConsumer:
@@ -167,6 +168,10 @@ class ThreadedConsumer:
         return await future
 
     async def close(self) -> None:
+        await self.closing(self._inner.close)
+
+    async def closing(self, last_job: Callable[[], None]) -> None:
+        """Let both lanes end; ``last_job`` is the driver's own closing."""
         if self._closing:
             return
         self._closing = True
@@ -181,7 +186,7 @@ class ThreadedConsumer:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + CLOSE_TIMEOUT):
             for future in last_words:
                 await asyncio.shield(future)
-            closed = lanes[-1].submit(self._inner.close)
+            closed = lanes[-1].submit(last_job)
             lanes[-1].close()
             await asyncio.shield(closed)
         for lane in lanes:
@@ -215,3 +220,6 @@ class CommittingConsumer:
 
     async def close(self) -> None:
         await self._bridge.close()
+
+    async def close_keeping(self, receipts: Sequence[Receipt]) -> None:
+        await self._bridge.closing(lambda: self._inner.close_keeping(receipts))

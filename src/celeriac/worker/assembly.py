@@ -74,6 +74,8 @@ def build_worker(
         task_date_format=settings.worker_task_log_datefmt,
         color=settings.worker_log_color if options.log_color is None else options.log_color,
         hijack_root=settings.worker_hijack_root_logger,
+        redirect=settings.worker_redirect_stdouts,
+        redirect_level=settings.worker_redirect_stdouts_level,
     )
     shows_results = logs.level_of(options.log_level) <= logging.INFO or bool(options.task_events)
     pool_options = PoolOptions(
@@ -87,6 +89,7 @@ def build_worker(
         start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
         look_ahead=numbers.look_ahead,
         show_results=shows_results,
+        logs=log_options,
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
     )
     executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
@@ -275,6 +278,8 @@ class Worker:
             sys.stdout.write(self._banner())
             sys.stdout.flush()
         self._warn()
+        # only there do tasks print in this process
+        end_of_output = logs.redirect_output(self._show.logs) if self._parts.plan.pool == "solo" else None
         sys.setswitchinterval(_SWITCH_INTERVAL)
         gc.freeze()  # what is imported by now lives as long as the process
         # at 20,000 messages a second, 700 new dicts are there every 2 ms, and none is in a cycle: looking for them at
@@ -291,6 +296,8 @@ class Worker:
         except KeyboardInterrupt:  # before the signal handlers stood
             return FORCED
         finally:
+            if end_of_output is not None:
+                end_of_output()
             end_of_logs()
 
     def _warn(self) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from celeriac import telemetry
 from celeriac.errors import OperationalError
 from celeriac.rules.retry import reconnect_delay
-from celeriac.transports.base import Commits
+from celeriac.transports.base import Commits, Keeps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from celeriac.clock import Clock
@@ -91,7 +91,7 @@ class Session:
             failures = 1
             delay = reconnect_delay(failures, self._random)
             telemetry.emit(telemetry.BrokerLost(error=str(self._error), retry_in=delay))
-            await self.close()
+            await self._drop()
             await self._clock.sleep(delay)
 
     async def _open(self) -> None:
@@ -100,7 +100,7 @@ class Session:
         try:
             await self._keep_running(consumer)
         except OperationalError:
-            await _close(consumer)
+            await _ended(consumer.close())
             raise
         self._consumer = consumer
         self.commits = consumer if isinstance(consumer, Commits) else None
@@ -123,17 +123,30 @@ class Session:
             for receipt in await consumer.renew(list(by_receipt)):
                 self._claims.mark_lost(by_receipt[receipt])
 
+    async def _drop(self) -> None:
+        """Drop the consumer and everything held that does not run; what runs stays ours where the broker lets it."""
+        consumer = self._take()
+        if isinstance(consumer, Keeps):
+            kept = [claim.receipt for claim in self._claims.unsettled()]
+            await _ended(consumer.close_keeping(kept))
+        elif consumer is not None:
+            await _ended(consumer.close())
+
     async def close(self) -> None:
-        """Drop the consumer and everything held that does not run."""
+        """For good: everything that is held goes back."""
+        consumer = self._take()
+        if consumer is not None:
+            await _ended(consumer.close())
+
+    def _take(self) -> Consumer | None:
         self._up.clear()
         self._claims.drop_unstarted()
         consumer, self._consumer, self.commits = self._consumer, None, None
-        if consumer is not None:
-            await _close(consumer)
+        return consumer
 
 
-async def _close(consumer: Consumer) -> None:
+async def _ended(closing: Awaitable[None]) -> None:
     # a consumer that is broken may fail at closing, too; its leases end by themselves
     with contextlib.suppress(OperationalError, asyncio.TimeoutError, OSError):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
-            await consumer.close()
+            await closing

@@ -12,14 +12,15 @@ import signal
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured
+from celeriac.executors import logs
 from celeriac.executors.base import PoolOptions, Registry
-from celeriac.executors.children import logs, pipes
+from celeriac.executors.children import pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
 from celeriac.executors.children.slate import Slate
@@ -79,10 +80,11 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
     try:
         if registry is None:
             registry = load(setup, call)
-        set_up: Any = getattr(registry, "set_up_child", None)
-        if set_up is not None:
-            set_up(name)
-        logs.set_up(name)
+        logs.name_process(name)
+        if options.logs is not None:
+            logs.setup(options.logs)  # after the user's modules, which may have set up logging when imported
+            logs.redirect_output(options.logs)
+        registry.set_up_child(name)
         desk = Desk(
             data, bell, Slate(ends.slate, options.slots_per_child), max_memory_kib=options.max_memory_per_child_kib
         )
@@ -95,21 +97,47 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
         crew.run()
     except ParentGone:
         return 0
-    tear_down: Any = getattr(registry, "tear_down_child", None)
-    if tear_down is not None:
-        tear_down()
+    registry.tear_down_child()
     return 0
 
 
 def _adopt_signals() -> None:
     """Terminal and service managers talk to the worker's parent; user code finds default dispositions."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2, signal.SIGQUIT):
+    for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_termination_to_parent()
     # Until a crew wants it, a late interruption must not kill the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def _leave_termination_to_parent() -> None:
+    """Service managers send SIGTERM to every process of a service; the parent decides what becomes of what runs.
+
+    Not ignored, since programs that tasks start would inherit that. What tasks fork has the default again, for
+    :mod:`multiprocessing` ends its processes in this way; blocked meanwhile, since Python forgets in a fork what
+    arrives just then.
+    """
+
+    def do_nothing(number: int, frame: object) -> None: ...
+
+    before: list[set[int]] = []
+
+    def block() -> None:
+        before.append(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.pop())
+
+    def unblock_in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is do_nothing:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    signal.signal(signal.SIGTERM, do_nothing)
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=unblock_in_child)
 
 
 def lead_and_die_with(parent: int) -> None:
