@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from celeriac.errors import ImproperlyConfigured, UnsafeCombination
 from celeriac.executors.base import Loader, PoolOptions, RunnableOptions
+from celeriac.executors.children.link import NurseryLink
 from celeriac.executors.children.pool import ChildrenExecutor
 from celeriac.executors.inline import InlineExecutor
 from celeriac.testing.conformance.executor import appearance, gather, request_for, run_all, value_of
@@ -103,6 +106,51 @@ def test_the_death_of_the_nursery_costs_only_what_runs(tmp_path) -> None:
             assert value_of(outcome) == 3
             await executor.stop(1.0)
         assert set(descendants(os.getpid())) <= before
+
+    asyncio.run(scenario())
+
+
+def test_a_request_given_to_a_child_that_has_just_died_with_its_nursery_is_run_by_the_next() -> None:
+    async def scenario() -> None:
+        executor = ChildrenExecutor(PoolOptions(children=2), SUITE)
+        async with asyncio.timeout(PATIENCE):
+            await executor.start()
+            assert executor._link is not None
+            sockets = [executor._link._control, *(member.pipe._sock for member in executor._members.values())]
+            os.kill(executor._link._pid, signal.SIGKILL)
+            for each in sockets:  # the loop stands still, so the executor does not know yet
+                poll = select.poll()
+                poll.register(each, select.POLLHUP)
+                assert poll.poll(PATIENCE * 1000)
+            [outcome] = await run_all(executor, request_for("add", 1, 2))
+            assert value_of(outcome) == 3
+            await executor.stop(1.0)
+
+    asyncio.run(scenario())
+
+
+def test_a_nursery_that_cannot_be_started_for_a_while_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        executor = ChildrenExecutor(PoolOptions(children=1), SUITE)
+        async with asyncio.timeout(PATIENCE):
+            await executor.start()
+            assert executor._link is not None
+            fork, spawn = NurseryLink._fork, NurseryLink._spawn
+            failed = asyncio.Event()
+
+            def fail(self: NurseryLink, *arguments: object) -> int:
+                monkeypatch.setattr(NurseryLink, "_fork", fork)
+                monkeypatch.setattr(NurseryLink, "_spawn", spawn)
+                failed.set()
+                raise BlockingIOError(errno.EAGAIN, "no processes left")
+
+            monkeypatch.setattr(NurseryLink, "_fork", fail)
+            monkeypatch.setattr(NurseryLink, "_spawn", fail)
+            os.kill(executor._link._pid, signal.SIGKILL)
+            await failed.wait()
+            [outcome] = await run_all(executor, request_for("add", 1, 2))
+            assert value_of(outcome) == 3
+            await executor.stop(1.0)
 
     asyncio.run(scenario())
 

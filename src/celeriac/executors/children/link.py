@@ -70,8 +70,13 @@ class NurseryLink:
             )
         self._rest = b""
         self._loaded = self._loop.create_future()
-        self._pid = self._fork(setup, ours, theirs) if can_fork else self._spawn(setup, theirs)
-        theirs.close()
+        try:
+            self._pid = self._fork(setup, ours, theirs) if can_fork else self._spawn(setup, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         ours.setblocking(False)
         self._control = ours
         self._loop.add_reader(ours, self._on_readable)

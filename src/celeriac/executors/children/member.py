@@ -82,9 +82,11 @@ class Member:
 
     def give(self, items: list[Item]) -> None:
         """Send them. Raises what the encoder raises, with nothing given."""
-        self.pipe.give(items)
+        data = pipes.requests_frame(items)
+        # First, since sending may find out that the child is dead, and then what it had is answered for.
         self.outstanding.update(items)
         self.taken += len(items)
+        self.pipe.send_frame(data)
 
     def forget(self, number: int) -> Request | None:
         """The request is answered; ``None`` if it was not here."""

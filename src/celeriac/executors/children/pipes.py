@@ -95,6 +95,12 @@ def decode_text(payload: memoryview | bytes) -> str:
     return _decode_text(payload)
 
 
+def requests_frame(items: Sequence[Item]) -> bytes:
+    """A GIVE frame. Raises what the encoder raises."""
+    body = _encode_request_batch(items)
+    return _HEAD.pack(len(body), Kind.GIVE) + body
+
+
 class FrameBuffer:
     """Cuts a byte stream into frames without copying those that arrive whole."""
 
@@ -179,15 +185,11 @@ class ParentPipe:
     def has_unsent(self) -> bool:
         return bool(self._unsent)
 
-    def give(self, items: Sequence[Item]) -> None:
-        """Send requests: one frame, usually one system call. Raises what the encoder raises, with nothing sent."""
-        body = _encode_request_batch(items)
-        self._send(_HEAD.pack(len(body), Kind.GIVE) + body)
-
     def send(self, kind: Kind, payload: object = None) -> None:
-        self._send(frame(kind, payload))
+        self.send_frame(frame(kind, payload))
 
-    def _send(self, data: bytes) -> None:
+    def send_frame(self, data: bytes) -> None:
+        """Usually one system call. May call ``on_end`` before it returns."""
         if not self._is_open:
             return
         if self._unsent:

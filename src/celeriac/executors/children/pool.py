@@ -39,6 +39,8 @@ _LONGEST_LOOK = 0.25
 _SHORTEST_LOOK = 0.002
 #: a child that ends this soon after its start without having run anything counts as a failed start
 _EARLY_DEATH = 1.0
+#: seconds between two attempts to start processes, at most
+_LONGEST_PAUSE = 30.0
 #: failed starts in a row after which the executor gives up
 _MAX_FAILED_STARTS = 5
 #: seconds that a stopping executor waits for children to give back what they have not started
@@ -195,7 +197,8 @@ class ChildrenExecutor:
         total = len(waiting) + sum(len(member.outstanding) for member in members)
         level = -(-total // len(members))
         for member in members:
-            self._fill(member, level)
+            if member.key in self._members:  # filling another may have shown that this one is dead
+                self._fill(member, level)
             if not waiting:
                 break
         if any(member.limited or member.slots > 1 or len(member.outstanding) > 1 for member in members):
@@ -236,7 +239,10 @@ class ChildrenExecutor:
             member.tell_to_leave()
 
     def _give_one_by_one(self, member: Member, items: list[Item]) -> None:
-        for number, request in items:
+        for place, (number, request) in enumerate(items):
+            if member.key not in self._members:  # giving the one before has shown that it is dead
+                self._waiting.extendleft(request for _, request in reversed(items[place:]))
+                break
             try:
                 member.give([(number, request)])
             except Exception as error:  # such as an integer of more than 64 bits in a header
@@ -405,7 +411,12 @@ class ChildrenExecutor:
         if link is None or not link.is_open:
             return
         self._key += 1
-        member = Member(self._key, self._options.slots_per_child, self._loop, self._on_frame, self._on_pipe_end)
+        try:
+            member = Member(self._key, self._options.slots_per_child, self._loop, self._on_frame, self._on_pipe_end)
+        except OSError as error:  # no file descriptors or no memory left
+            self._note_failed_start(OperationalError(f"A child process cannot be started: {error}"))
+            self._start_later()
+            return
         self._members[member.key] = member
         link.start_child(member.key, member.name, member.childs_fds())
         member.close_childs_ends()
@@ -433,6 +444,9 @@ class ChildrenExecutor:
 
     def _on_start_failed(self, member: Member, error: CeleriacError) -> None:
         member.state = "doomed"
+        self._note_failed_start(error)
+
+    def _note_failed_start(self, error: CeleriacError) -> None:
         self._failed_starts += 1
         if not self._is_started or self._failed_starts >= _MAX_FAILED_STARTS:
             self._failure = error
@@ -484,8 +498,8 @@ class ChildrenExecutor:
             return
         if self._failed_starts == 0:
             self._start_member()
-        elif self._is_started:
-            self._loop.call_later(min(0.5 * 2**self._failed_starts, 30.0), self._start_missing)
+        else:
+            self._start_later()
 
     def _judge_start(self, member: Member, detail: str) -> None:
         """Whether a child that ended unasked had come to work at all."""
@@ -494,6 +508,10 @@ class ChildrenExecutor:
             self._failed_starts = 0
         elif not self._is_stopping:
             self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
+
+    def _start_later(self) -> None:
+        if self._is_started:
+            self._loop.call_later(min(0.5 * 2**self._failed_starts, _LONGEST_PAUSE), self._start_missing)
 
     def _start_missing(self) -> None:
         while len(self._members) < self._options.children and not self._is_stopping and self._failure is None:
@@ -516,7 +534,7 @@ class ChildrenExecutor:
         if self._link is not None:
             await self._link.close()
         try:
-            self._link = await self._start_nursery()
+            self._link = await self._next_nursery()
         except CeleriacError as error:
             self._failure = error
             self._has_ended.set()
@@ -525,6 +543,16 @@ class ChildrenExecutor:
             self._restarting = None
         self._failed_starts = 0
         self._start_missing()
+
+    async def _next_nursery(self) -> NurseryLink:
+        pause = 0.5
+        while True:
+            try:
+                return await self._start_nursery()
+            except OSError as error:  # no processes or no memory left: that may pass
+                _log.error("The process that starts children cannot be started (%s); again in %g s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────
 
