@@ -13,7 +13,10 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 #: besides every base.py
-MODULES = ["celeriac", "celeriac.testing"]
+MODULES = [
+    "celeriac", "celeriac.testing", "celeriac.exceptions", "celeriac.result", "celeriac.states", "celeriac.utils",
+    "celeriac.utils.log",
+]  # fmt: skip
 
 
 def seams() -> list[str]:

@@ -1,7 +1,8 @@
 """Identifiers: tasks, leases, nodes.
 
-Random ids are UUID4 text as Celery's clients make them; drawing them in blocks from the kernel keeps ``delay``
-cheap. Fork-safe: a child never repeats its parent's ids.
+Task ids are UUID text as Celery's clients make them, of the kind that begins with the time (version 7): indexes by
+task id then grow at one end instead of everywhere. Drawing the noise in blocks from the kernel keeps ``delay`` cheap.
+Fork-safe: a child never repeats its parent's ids.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from time import time
 
 #: what an identifier that comes from outside may look like (semantics SR6)
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,255}\Z")
@@ -19,23 +21,29 @@ _pool: list[str] = []
 
 
 def _refill() -> None:
-    noise = os.urandom(16 * _BLOCK)
-    for start in range(0, len(noise), 16):
-        raw = bytearray(noise[start : start + 16])
-        raw[6] = raw[6] & 0x0F | 0x40
-        raw[8] = raw[8] & 0x3F | 0x80
+    noise = os.urandom(10 * _BLOCK)
+    for start in range(0, len(noise), 10):
+        raw = bytearray(noise[start : start + 10])
+        raw[0] = raw[0] & 0x0F | 0x70
+        raw[2] = raw[2] & 0x3F | 0x80
         text = raw.hex()
-        _pool.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+        _pool.append(f"-{text[:4]}-{text[4:8]}-{text[8:]}")
 
 
 def task_id() -> str:
-    """A new UUID4 as text; thread-safe, about a third of the price of :func:`uuid.uuid4`."""
+    """A new UUID7 (RFC 9562) as text: 48 bits of milliseconds, 74 random bits. Thread-safe.
+
+    The time matters to the embedded file: with random ids, the results of one batch of 64 went to 64 pages of the
+    index, and each page is written twice (``benchmarks/sqlite_transport.py``: commit 64, 15.5 µs → 10 µs of CPU).
+    """
     try:
-        return _pool.pop()
+        tail = _pool.pop()
     except IndexError:
         with _lock:
             _refill()
         return task_id()
+    stamp = f"{int(time() * 1000):012x}"
+    return f"{stamp[:8]}-{stamp[8:]}{tail}"
 
 
 if hasattr(os, "register_at_fork"):

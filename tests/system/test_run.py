@@ -134,3 +134,82 @@ def test_many_small_tasks_all_succeed(house: House) -> None:
     assert set(house.states().values()) == {"SUCCESS"}
     assert house.waiting() == 0
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_error_callbacks_hear_of_failures_that_the_task_could_not_tell(house: House, pool: str) -> None:
+    house.settings["task_crash_budget"] = 2
+    (house.folder / "house.py").write_text((house.folder / "house.py").read_text() + ERROR_CALLBACKS)
+    worker = house.worker("-P", pool, "-c", "1")
+    text = house.python(
+        """
+def told(result):
+    error = result.get(timeout=30, propagate=False)
+    return type(error).__name__
+errbacks = [by_id.s("kept"), by_error.s()]
+print(told(mark.apply_async((1, 60), time_limit=0.5, task_id="limit", link_error=errbacks)))
+print(told(die.apply_async(task_id="crash", link_error=errbacks)))
+print(add.delay(1, 1).get(timeout=20))
+"""
+    )
+    assert text.splitlines() == ["TimeLimitExceeded", "WorkerLostError", "2"]
+    wanted = {
+        "by_id limit kept", "by_error limit TimeLimitExceeded 0.5 [1,60]", "hook limit TimeLimitExceeded",
+        "by_id crash kept", "by_error crash WorkerLostError",
+    }  # fmt: skip
+    house.until(lambda: len([line for line in told_of(house) if line.startswith("by_id")]) == 2)
+    assert {line.partition(" Worker exited")[0] for line in told_of(house)} == wanted
+    assert worker.stop() == 0
+
+
+ERROR_CALLBACKS = """
+@app.task
+def by_id(task_id, extra):
+    note("told", "by_id", task_id, extra)
+
+@app.task
+def by_error(request, error, traceback):
+    more = [error.args[0], str(request.args).replace(" ", "")] if "Limit" in type(error).__name__ else []
+    note("told", "by_error", request.id, type(error).__name__, *more)
+
+mark.on_failure = lambda error, task_id, args, kwargs, einfo: note("told", "hook", task_id, type(error).__name__)
+"""
+
+
+def told_of(house: House) -> list[str]:
+    if not house.journal.exists():
+        return []
+    lines = house.journal.read_text().splitlines()
+    return [line.removeprefix("told ") for line in lines if line.startswith("told ")]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "solo"])
+def test_tasks_log_and_print_as_themselves(house: House, pool: str) -> None:
+    (house.folder / "house.py").write_text((house.folder / "house.py").read_text() + TALKING)
+    worker = house.worker("-P", pool, "-c", "1")
+    house.python('talk.apply_async(task_id="t1").get(timeout=20)\ntalk_too.apply_async(task_id="t2").get(timeout=20)')
+    worker.wait_for("house.talk_too[t2] succeeded")
+    assert worker.stop() == 0
+    process = "MainProcess" if pool == "solo" else "ChildProcess-1"
+    shown = [line.partition(": ")[2] for line in worker.lines if "said" in line]
+    assert shown == [
+        f"INFO/{process}] house.talk[t1]: said by talk", f"WARNING/{process}] printed, said talk",
+        f"INFO/{process}] house.talk_too[t2]: said by talk_too", f"WARNING/{process}] printed, said talk_too",
+    ]  # fmt: skip
+
+
+TALKING = """
+from celeriac.utils.log import get_task_logger
+log = get_task_logger(__name__)
+
+@app.task
+def talk():
+    log.info("said by talk")
+    log.debug("said too quietly")
+    print("printed, said", "talk")
+
+@app.task
+async def talk_too():
+    log.info("said by %s", "talk_too")
+    print("printed, said talk_too")
+"""

@@ -69,9 +69,12 @@ class Arity:
         were = "was" if given == 1 else "were"
         return f"{self.name}() takes {takes} positional argument{plural} but {given} {were} given"
 
-    def takes_more_than_one(self) -> bool:
-        """Whether it can be called with at least two positional arguments (a new-style error callback)."""
-        return self.maximum is None or self.maximum > 1
+    def room_for_more_than(self, count: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether it takes more than ``count`` positional arguments besides these."""
+        if self.maximum is None:
+            return True
+        by_name = sum(name in kwargs for name in self.positional[len(args) :])
+        return self.maximum - len(args) - by_name > count
 
 
 def _missing(names: Sequence[str], kind: str) -> str:
@@ -81,10 +84,10 @@ def _missing(names: Sequence[str], kind: str) -> str:
 
 def arity_of(function: Any, skip: int = 0) -> Checker:
     """What checks a call of ``function``; ``skip``: how many leading parameters the caller does not give."""
+    if getattr(function, "__func__", None) is not None:  # asked first: a method shows its function's __code__ too
+        return Arity(function.__func__, skip + 1)
     if getattr(function, "__code__", None) is not None:
         return Arity(function, skip)
-    if getattr(function, "__func__", None) is not None:
-        return Arity(function.__func__, skip + 1)
     return _by_inspection(function, skip)
 
 

@@ -43,6 +43,13 @@ _PLAIN_FIELDS: Final = (
     "group_id", "group_index", "root_id", "parent_id", "shadow", "chain", "chord", "origin", "argsrepr", "kwargsrepr",
 )  # fmt: skip
 
+#: attributes of kombu's ``Queue`` beyond name and binding, and what our declaration calls them
+_QUEUE_ATTRIBUTES: Final = {
+    "durable": "durable", "auto_delete": "auto_delete", "exclusive": "exclusive", "max_priority": "max_priority",
+    "expires": "expires", "message_ttl": "message_ttl", "queue_arguments": "arguments",
+    "binding_arguments": "binding_arguments",
+}  # fmt: skip
+
 _DELIVERY_MODES: Final = {"persistent": 2, "transient": 1, 2: 2, 1: 1, "2": 2, "1": 1}
 
 
@@ -221,15 +228,30 @@ def _inherit(options: dict[str, Any], parent: Context, app: Celeriac) -> None:
             options.setdefault(stamp, parent.stamps.get(stamp))
 
 
+def check_name(name: Any) -> None:
+    """Raise ``TypeError`` for what is no task's name."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"send_task takes the name of a task, not {name!r}")
+
+
+def check_shape(args: Any, kwargs: Any, name: str) -> None:
+    """Raise ``TypeError`` where ``args`` is no list of arguments or ``kwargs`` no mapping of them."""
+    if not isinstance(args, list | tuple):
+        raise TypeError(f"args of {name} must be a list or tuple of arguments, such as ({args!r},), not {args!r}")
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise TypeError(f"kwargs of {name} must be a mapping of parameter names, not {kwargs!r}")
+
+
 # ── one option at a time ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _task_id(task_id: Any, name: str) -> str:
     if task_id is None:
         return new_id()
-    if not is_safe_id(task_id):
-        raise ValueError(f"task_id of {name} must be 1 to 255 characters of A-Za-z0-9_.:@-, not {str(task_id)[:300]!r}")
-    return str(task_id)
+    text = task_id if isinstance(task_id, str) else str(task_id)  # UUID objects and numbers are common
+    if not is_safe_id(text):
+        raise ValueError(f"task_id of {name} must be 1 to 255 characters of A-Za-z0-9_.:@-, not {text[:300]!r}")
+    return text
 
 
 def _times(app: Celeriac, name: str, take: Any) -> dict[str, Any]:
@@ -349,11 +371,15 @@ def queue_option(value: Any) -> Any:
     if not isinstance(queue_name, str) or not queue_name:
         raise TypeError(f"queue must be a queue's name or a Queue, not {value!r}")
     exchange = getattr(value, "exchange", None)
+    more = {
+        ours: found for theirs, ours in _QUEUE_ATTRIBUTES.items() if (found := getattr(value, theirs, None)) is not None
+    }
     return QueueSpec(
         name=queue_name,
         exchange=getattr(exchange, "name", exchange) or "",
         exchange_type=getattr(exchange, "type", None) or "direct",
         routing_key=getattr(value, "routing_key", None) or queue_name,
+        **more,
     )
 
 

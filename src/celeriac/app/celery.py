@@ -514,6 +514,7 @@ class Celeriac:
     def _prepared(
         self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
     ) -> tuple[Outgoing, calls.Draft]:
+        calls.check_name(name)
         plan = self._plan_by_name(name)
         if plan.always_eager:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=3)
@@ -525,6 +526,8 @@ class Celeriac:
 
     def _sent(self, draft: calls.Draft, name: str) -> Result[Any]:
         result: Result[Any] = Result(draft.call.id, None, name, self)
+        if draft.call.ignore_result is not None:
+            result.ignored = draft.call.ignore_result
         parent = calls.running_request() if draft.add_to_parent else None
         if parent is not None:
             add_trail(parent, result)

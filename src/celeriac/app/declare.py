@@ -218,11 +218,31 @@ def current_or_default_app() -> Celeriac:
     return cast("Celeriac", app)
 
 
+class _NoTask:
+    """What ``current_task`` is outside of tasks: like ``None``, but its attributes are missed with a reason."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no task is running here, so current_task has no {name}: ask `if current_task` first")
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, _NoTask)
+
+    def __hash__(self) -> int:
+        return hash(None)
+
+    def __repr__(self) -> str:
+        return "None"
+
+
+_NO_TASK = _NoTask()
+
+
 def _running_task() -> Any:
     top = current.running()
-    if top is None:
-        raise RuntimeError("no task is running here: current_task has a meaning only inside one")
-    return top.task
+    return _NO_TASK if top is None else top.task
 
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from celeriac.app.arity import Arity
 from celeriac.canvas.signature import Signature, maybe_signature
 from celeriac.errors import ImproperlyConfigured, NotRegistered
 from celeriac.executors.base import Outgoing, ResultRecord, Runnable
@@ -126,6 +127,14 @@ class AppRegistry:
             for sig in call_errbacks(self.app, context, exc)
         ]
 
+    def set_up_child(self, name: str) -> None:
+        """What the parent has opened is not this process's to use; who keeps such things himself is told."""
+        self.app.set_current()
+        self.app.on_after_fork.send(self.app)
+
+    def tear_down_child(self) -> None:
+        self.app.close()
+
     def store(self, record: ResultRecord) -> None:
         self.app.backend.store.write([record])
 
@@ -168,8 +177,7 @@ def call_errbacks(app: Celeriac, context: Context, exc: BaseException) -> list[S
     for given in context.errbacks or ():
         sig: Signature[Any] = maybe_signature(given, app=app, clone=True)
         task = app.tasks.get(sig.task)
-        takes_more = getattr(task.__header__, "takes_more_than_one", None) if task is not None else None
-        if task is None or takes_more is None or not takes_more():
+        if task is None or not _takes_the_error(task, sig):
             to_send.append(sig)
             continue
         args, kwargs, _ = sig.merged((context, exc, traceback_text(exc)), {}, {})
@@ -182,6 +190,20 @@ def call_errbacks(app: Celeriac, context: Context, exc: BaseException) -> list[S
                 "error callback %s of %s[%s] failed", sig.task, context.task, context.id
             )
     return to_send
+
+
+def _takes_the_error(task: Task[Any, Any], sig: Signature[Any]) -> bool:
+    """Whether an error callback is of the newer style. Classes and bound tasks never are: they want the id, as a
+    message, so that they can be retried (Celery 5.7, ``Backend._call_task_errbacks``).
+    """
+    if getattr(task, "__wrapped__", None) is None or getattr(task, "__bound__", False):
+        return False
+    header = task.__header__
+    if not isinstance(header, Arity):
+        return False
+    # the arguments of a mutable signature come after those of the failure; an immutable one gets no others
+    given = ((), {}) if sig.immutable else (sig.args, sig.kwargs)
+    return header.room_for_more_than(1, *given)
 
 
 def send_errbacks(app: Celeriac, context: Context, exc: BaseException) -> None:

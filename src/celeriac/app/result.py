@@ -51,7 +51,7 @@ def denied_join_result() -> AbstractContextManager[None]:
 class AsyncResult(Generic[R]):
     """What has become, or will become, of a task. Cheap to make: nothing is read until something is asked."""
 
-    __slots__ = ("__weakref__", "_app", "_backend", "_meta", "_on_ready", "id", "parent", "task_name")
+    __slots__ = ("__weakref__", "_app", "_backend", "_ignored", "_meta", "_on_ready", "id", "parent", "task_name")
 
     TimeoutError: ClassVar[type[Exception]] = ResultTimeout
 
@@ -67,6 +67,7 @@ class AsyncResult(Generic[R]):
         self._app = app
         self._backend = backend
         self._meta: Meta | None = None
+        self._ignored: bool | None = None
         self._on_ready: list[tuple[Callable[..., Any], Callable[..., Any] | None]] | None = None
 
     @property
@@ -96,8 +97,11 @@ class AsyncResult(Generic[R]):
         ``timeout``: seconds, ``None`` waits as long as it takes. ``propagate=False`` returns the exception instead of
         raising it. ``follow_parents``: a failed task before this one in a chain is raised at once. ``interval``: how
         often parents are looked at and ``on_interval`` is called; news itself comes as fast as the store tells it.
-        Raises ``TimeoutError``; inside a task ``RuntimeError``.
+        Raises ``TimeoutError``; inside a task ``RuntimeError``. Where the result is known not to be stored
+        (``ignore_result``), ``None`` at once.
         """
+        if self.ignored:
+            return cast("R", None)
         if disable_sync_subtasks:
             assert_will_not_block()
         look_up = self._parents() if follow_parents and propagate else []
@@ -133,6 +137,8 @@ class AsyncResult(Generic[R]):
         self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True
     ) -> R:
         """:meth:`get` for coroutines: ``await result.aget(timeout=10)``, or just ``await result``."""
+        if self.ignored:
+            return cast("R", None)
         if disable_sync_subtasks:
             assert_will_not_block()
         meta = self._meta
@@ -355,9 +361,15 @@ class AsyncResult(Generic[R]):
 
     @property
     def ignored(self) -> bool:
-        """Whether the task's results are known not to be stored."""
+        """Whether the task's result is known not to be stored: the call said so, or the task does."""
+        if self._ignored is not None:
+            return self._ignored
         task = self.app.tasks.get(self.task_name) if self.task_name else None
         return task is not None and bool(task.runnable_options.ignore_result)
+
+    @ignored.setter
+    def ignored(self, value: bool) -> None:
+        self._ignored = value
 
     # ── as a value ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,7 +44,7 @@ def retry(
         countdown = task.default_retry_delay
     if max_retries is not None and retries > max_retries:
         raise exc or task.MaxRetriesExceededError(
-            f"Can't retry {task.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}",
+            f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}",
             task_args=request.args, task_kwargs=request.kwargs,
         )  # fmt: skip
     when = {"eta": eta} if countdown is None else {"countdown": countdown}

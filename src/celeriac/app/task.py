@@ -232,6 +232,8 @@ class Task(Generic[P, R]):
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         app.sender.send((outgoing,), policy)
         result: Result[R] = Result(task_id, None, self.name, app)
+        if given:
+            _note_ignored(result, given)
         if parent is not None:
             add_trail(parent, result)
         return result
@@ -257,6 +259,8 @@ class Task(Generic[P, R]):
         outgoing, task_id, policy, parent = self._prepared(app, plan, args, kwargs, given)
         await app.outbox.send((outgoing,), policy)
         result: Result[R] = Result(task_id, None, self.name, app)
+        if given:
+            _note_ignored(result, given)
         if parent is not None:
             add_trail(parent, result)
         return result
@@ -324,7 +328,11 @@ class Task(Generic[P, R]):
         positional: Sequence[Any] = () if args is None else args
         named: Mapping[str, Any] = {} if kwargs is None else kwargs
         if plan.check is not None:
-            plan.check(positional, named)
+            try:
+                plan.check(positional, named)
+            except TypeError:
+                calls.check_shape(positional, named, self.name)
+                raise
         if self.dump_arguments is not None:
             positional, named = self.dump_arguments(positional, named, given.get("serializer") or plan.serializer)
         if type(self).shadow_name is not Task.shadow_name and "shadow" not in given:
@@ -590,6 +598,13 @@ def _given(
     if shadow is not None:
         options["shadow"] = shadow
     return options
+
+
+def _note_ignored(result: Result[Any], given: Mapping[str, Any]) -> None:
+    """What the call says of its result goes before what the task says."""
+    ignored = given.get("ignore_result")
+    if ignored is not None:
+        result.ignored = bool(ignored)
 
 
 def _argument_tuple(args: Any, name: str) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from celeriac.embedded.faults import full, is_busy, is_full, locked, spoils_connection, translated
 from celeriac.embedded.location import Location, prepare
+from celeriac.embedded.log_room import LogRoom
 from celeriac.embedded.reserve import Reserve
 from celeriac.errors import ImproperlyConfigured, OperationalError, PublishUnknown
 
@@ -34,6 +35,8 @@ APPLICATION_ID = 0x63656C72
 SCHEMA_VERSION = 1
 #: pages; 16 MiB of log between checkpoints cost a third less per message than SQLite's 4 MiB
 _CHECKPOINT_PAGES = 4000
+#: the log has a header of 32 bytes and a page of 4096 in a frame of 4120; the last transaction may go beyond
+_LOG_BYTES = 32 + (_CHECKPOINT_PAGES + 200) * 4120
 _LOG_LIMIT_BYTES = 64 << 20
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING and upsert in triggers
 
@@ -83,6 +86,7 @@ class Link:
         self._connection: sqlite3.Connection | None = None
         self._name = ""
         self._identity = (0, 0)
+        self._log_room = LogRoom(_LOG_BYTES) if durable else None
         self._closed = False
         #: set in a child that was forked in the middle of this link's transaction (see forks below)
         self._unusable = False
@@ -152,7 +156,10 @@ class Link:
             if writer is not None and not writer.acquire(timeout=max(0.0, ends - time.monotonic())):
                 raise locked(path)
             try:
-                return self._attempt(work, ends, essential)
+                answer = self._attempt(work, ends, essential)
+                if writes and self._log_room is not None and self._connection is not None:
+                    self._log_room.committed(self._connection, self._name)
+                return answer
             finally:
                 if writer is not None:
                     writer.release()
@@ -291,6 +298,8 @@ def configure(connection: sqlite3.Connection, *, durable: bool) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -8192")
+    # some distributions overwrite what is deleted with zeros, which makes pages dirty that else are just dropped
+    connection.execute("PRAGMA secure_delete = OFF")
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

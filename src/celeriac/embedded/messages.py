@@ -66,7 +66,7 @@ class Outlook(NamedTuple):
 _encoder = msgspec.msgpack.Encoder()
 _metas = msgspec.msgpack.Decoder(list[Meta])
 _meta = msgspec.msgpack.Decoder(Meta)
-_index = msgspec.json.Decoder(list[tuple[int, int, int, int, int, int, int]])
+_index = msgspec.json.Decoder(list[list[int]])
 _spec = msgspec.msgpack.Decoder(QueueSpec)
 
 _SEND = Insert("sending", "queue, rank, position, until, meta, body")
@@ -120,13 +120,15 @@ SELECT (SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (SELECT 1 
        min(coalesce((SELECT min(until) FROM delayed), 9e18), 9e18),
        min(coalesce((SELECT min(until) FROM lease), 9e18), 9e18)
 """
-# The rows of a claim as a few values, hence one step: an index, all headers, all bodies. group_concat keeps the
-# order of the scan for all three and keeps zero bytes (it appends by length); the cast only drops the text label.
+# The rows of a claim as one row, hence one step: columns of numbers, all headers, all bodies. Every group_concat keeps
+# the order of the scan and keeps zero bytes (it appends by length); the casts only drop the text label. One aggregate
+# for each number is half the price of one JSON text for each row (benchmarks/sqlite_transport.py: claim 64).
 # The last value tells whether all are bytes, as they are unless somebody else has written to the file: the length of
 # a text is that of its characters.
 _FETCH = f"""
-SELECT CAST('[' || group_concat('[' || h.rank || ',' || h.position || ',' || h.id || ',' || h.attempts || ',' ||
-             h.redelivered || ',' || length(m.meta) || ',' || length(m.body) || ']') || ']' AS BLOB),
+SELECT CAST('[[' || group_concat(h.rank) || '],[' || group_concat(h.position) || '],[' || group_concat(h.id) || '],['
+         || group_concat(h.attempts) || '],[' || group_concat(h.redelivered) || '],['
+         || group_concat(length(m.meta)) || '],[' || group_concat(length(m.body)) || ']]' AS BLOB),
        CAST(group_concat(m.meta, '') AS BLOB),
        CAST(group_concat(CASE WHEN length(m.body) > {_LARGE_BODY_BYTES} THEN '' ELSE m.body END, '') AS BLOB),
        min(typeof(m.meta) = 'blob' AND typeof(m.body) = 'blob')
@@ -173,56 +175,67 @@ def _fetch(connection: sqlite3.Connection, queue: str, token: int) -> list[Deliv
     index, metas, bodies, are_bytes = connection.execute(_FETCH, (token,)).fetchone()
     if index is None:
         return []
-    try:
-        entries = _index.decode(index)
-    except _UNREADABLE:
-        entries = []
-    if not entries or not are_bytes:
+    columns = _columns(index)
+    if columns is None or not are_bytes:
         return _fetch_one_by_one(connection, queue, token)
-    found = []
-    offset = 0
-    for entry, meta in zip(entries, _read_metas(entries, metas), strict=True):
-        number, size = entry[2], entry[6]
+    ranks, positions, numbers, attempts, returns, meta_sizes, body_sizes = columns
+    found: list[Delivery] = []
+    start = 0
+    for number, tries, returned, meta, size in zip(
+        numbers, attempts, returns, _read_metas(meta_sizes, metas), body_sizes, strict=True
+    ):
         if size > _LARGE_BODY_BYTES:
             body = connection.execute("SELECT body FROM message WHERE id = ?", (number,)).fetchone()[0]
         else:
-            body = bodies[offset : offset + size]
-            offset += size
-        found.append((entry[:3], _delivery(queue, (token, number), entry[3], entry[4], meta, body)))
-    if len(found) > 1:
-        found.sort(key=_order)
-    return [delivery for _, delivery in found]
+            body = bodies[start : start + size]
+            start += size
+        if isinstance(meta, str):
+            found.append(_delivery(queue, (token, number), tries, returned, meta, body))
+            continue
+        # written out, since a call for each message costs as much as building it
+        envelope = Envelope(body, meta.headers, meta.properties)
+        found.append(Delivery(envelope, queue, (token, number), meta.route, tries, returned > 0))
+    places = list(zip(ranks, positions, numbers, strict=True))
+    if sorted(places) != places:  # by number, unless something was delayed, came back, or has priority
+        order = sorted(range(len(places)), key=places.__getitem__)
+        found = [found[place] for place in order]
+    return found
+
+
+def _columns(index: bytes) -> list[list[int]] | None:
+    """The columns of numbers; None if they are none, because somebody has put other values into the file."""
+    try:
+        columns = _index.decode(index)
+    except _UNREADABLE:
+        return None
+    # the ids have found their messages, so they are numbers and their count is right
+    return columns if {len(column) for column in columns} == {len(columns[2])} else None
 
 
 def _fetch_one_by_one(connection: sqlite3.Connection, queue: str, token: int) -> list[Delivery]:
     """As :func:`_fetch`, when somebody has put values into the file that we never write."""
     found = []
     for number, attempts, redelivered, meta, body in connection.execute(_FETCH_ONE_BY_ONE, (token,)).fetchall():
-        [read] = _read_metas([(0, 0, number, 0, 0, len(meta), 0)], meta)
+        [read] = _read_metas([len(meta)], meta)
         attempts = min(max(attempts, 0), _MOST_ATTEMPTS)
         found.append(_delivery(queue, (token, number), attempts, redelivered, read, body))
     return found
 
 
-def _order(pair: tuple[Any, Delivery]) -> Any:
-    return pair[0]
-
-
-def _read_metas(entries: list[tuple[int, int, int, int, int, int, int]], metas: bytes) -> Sequence[Meta | str]:
+def _read_metas(sizes: list[int], metas: bytes) -> Sequence[Meta | str]:
     """All headers in one call: they are glued to a msgpack array. One by one only if one of them is bad."""
     try:
-        return _metas.decode(b"\xdd" + len(entries).to_bytes(4, "big") + metas)
+        return _metas.decode(b"\xdd" + len(sizes).to_bytes(4, "big") + metas)
     except _UNREADABLE:
         pass
     found: list[Meta | str] = []
     offset = 0
-    for entry in entries:
-        end = offset + entry[5]
+    for size in sizes:
         try:
-            found.append(_meta.decode(metas[offset:end]))
+            found.append(_meta.decode(metas[offset : offset + size]))
         except _UNREADABLE as error:
             found.append(f"the stored headers cannot be read: {error}")
-        offset = end
+        offset += size
     return found
 
 
@@ -318,6 +331,34 @@ def give_back_within(connection: sqlite3.Connection, verdicts: Verdicts) -> None
         connection.execute(sql, parameters)
     for sql, parameters in _BURY.statements(verdicts.burials):
         connection.execute(sql, parameters)
+
+
+_LET_GO = "DELETE FROM held WHERE token = ?1 AND id IN (SELECT value FROM json_each(?2))"
+_REMOVE = "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def acknowledge_within(connection: sqlite3.Connection, acks: Sequence[Receipt]) -> bool:
+    """Remove messages that are all still held, by the set. False: one of them is not, and the caller must roll back.
+
+    Row by row, through the procedure ``finishing``, an acknowledgement costs twice as much: the two programs that
+    SQLite sets up for each row are dearer than the two rows they delete (benchmarks/sqlite_transport.py: settle 64).
+    """
+    by_token: dict[int, list[int]] = {}
+    for token, number in acks:
+        numbers = by_token.get(token)
+        if numbers is None:
+            by_token[token] = [number]
+        else:
+            numbers.append(number)
+    for token, numbers in by_token.items():
+        if connection.execute(_LET_GO, (token, _as_json(numbers))).rowcount != len(numbers):
+            return False
+    removed = connection.execute(_REMOVE, (_as_json([number for _, number in acks]),)).rowcount
+    return removed == len(acks)
+
+
+def _as_json(numbers: list[int]) -> str:
+    return msgspec.json.encode(numbers).decode()
 
 
 def take_lost(connection: sqlite3.Connection) -> list[Receipt]:

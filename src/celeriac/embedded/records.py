@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from celeriac.embedded.messages import give_back_within, milliseconds, send_within, take_lost
-from celeriac.embedded.rows import WIDEST, Insert
+from celeriac.embedded.messages import acknowledge_within, give_back_within, milliseconds, send_within, take_lost
+from celeriac.embedded.rows import Insert
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
@@ -22,11 +22,24 @@ if TYPE_CHECKING:
 _FINISH = Insert(
     "finishing", "token, id, task_id, status, content_type, content_encoding, group_id, expires_at, payload"
 )
+_COLUMNS = "task_id, status, content_type, content_encoding, group_id, expires_at, payload"
+_STORE = Insert(
+    "result",
+    _COLUMNS,
+    source="SELECT * FROM ({values}) WHERE column1 IS NOT NULL",
+    then="""ON CONFLICT (task_id) DO UPDATE SET
+      status = excluded.status, content_type = excluded.content_type, content_encoding = excluded.content_encoding,
+      group_id = excluded.group_id, expires_at = excluded.expires_at, payload = excluded.payload
+    WHERE result.status <> 'SUCCESS'""",
+)
+#: up to this many rows one statement for all (one transaction, no BEGIN) is the quicker way, above it sets of rows are
+_FEW = 4
 _NO_RECEIPT = (None, None)
 _NO_RECORD = (None,) * 7
+#: a record as a row of the table
+_Described = tuple[str, str, str, str, str | None, int | None, bytes]
 #: rows that one look for expired things removes
 _BITE = 200
-_COLUMNS = "task_id, status, payload, content_type, content_encoding, group_id, expires_at"
 
 
 def write(link: Link, records: Sequence[ResultRecord], now: int) -> None:
@@ -39,22 +52,22 @@ def settle(
 ) -> list[Receipt]:
     """Records, sends and settlements in one transaction. Returns the receipts that were no longer held.
 
-    In the common case (up to 64 records and acknowledgements, nothing else) this is one statement.
+    A few records and acknowledgements, and nothing else, are one statement.
     """
     acks = verdicts.acks if verdicts is not None else []
-    rows = _finishing_rows(records, acks, now)
+    described = _described(records, now)
     others = sends or (verdicts is not None and (verdicts.returns or verdicts.burials))
-    if not others and len(rows) <= WIDEST:
-        lost: list[Receipt] = []
-        for sql, parameters in _FINISH.statements(rows):
-            changed = link.execute(sql, parameters)
-            # each acknowledgement removes two rows and each record changes one, or else there is something to tell
-            if changed != 2 * len(acks) + len(records) and acks:
-                lost = link.write(take_lost)
-        return lost
+    if not others and max(len(acks), len(records)) <= _FEW:
+        return _settle_few(link, described, acks)
 
     def work(connection: sqlite3.Connection) -> list[Receipt]:
-        for sql, parameters in _FINISH.statements(rows):
+        if not acknowledge_within(connection, acks):
+            # a rare thing: begin anew, and find out one by one which are lost
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            for sql, parameters in _FINISH.statements([receipt + _NO_RECORD for receipt in acks]):
+                connection.execute(sql, parameters)
+        for sql, parameters in _STORE.statements(described):
             connection.execute(sql, parameters)
         if sends:
             send_within(connection, sends)
@@ -66,15 +79,24 @@ def settle(
     return link.write(work)
 
 
-def _finishing_rows(records: Sequence[ResultRecord], acks: Sequence[Receipt], now: int) -> list[tuple[Any, ...]]:
-    described = [
+def _settle_few(link: Link, described: list[_Described], acks: Sequence[Receipt]) -> list[Receipt]:
+    rows = [(receipt or _NO_RECEIPT) + (record or _NO_RECORD) for receipt, record in zip_longest(acks, described)]
+    for sql, parameters in _FINISH.statements(rows):
+        changed = link.execute(sql, parameters)
+        # each acknowledgement removes two rows and each record changes one, or else there is something to tell
+        if acks and changed != 2 * len(acks) + len(described):
+            return link.write(take_lost)
+    return []
+
+
+def _described(records: Sequence[ResultRecord], now: int) -> list[_Described]:
+    return [
         (
             record.task_id, record.status, record.content_type, record.content_encoding, record.group_id,
             None if record.expires_in is None else now + milliseconds(record.expires_in), record.payload,
         )
         for record in records
     ]  # fmt: skip
-    return [(receipt or _NO_RECEIPT) + (record or _NO_RECORD) for receipt, record in zip_longest(acks, described)]
 
 
 def read(link: Link, ids: Sequence[str], now: int) -> dict[str, ResultRecord]:
@@ -89,7 +111,7 @@ def read(link: Link, ids: Sequence[str], now: int) -> dict[str, ResultRecord]:
                 f"SELECT {_COLUMNS} FROM result WHERE task_id IN ({marks}) AND (expires_at IS NULL OR expires_at > ?)",
                 [*part, now],
             ).fetchall():
-                task_id, status, payload, content_type, encoding, group_id, expires_at = row
+                task_id, status, content_type, encoding, group_id, expires_at, payload = row
                 left = None if expires_at is None else (expires_at - now) / 1000
                 found[task_id] = ResultRecord(task_id, status, payload, content_type, encoding, group_id, left)
 

@@ -17,14 +17,20 @@ WIDEST = 64
 
 
 class Insert:
-    """``INSERT INTO target(columns)`` for any number of rows; a row of NULLs must do nothing."""
+    """``INSERT INTO target(columns)`` for any number of rows; a row of NULLs must do nothing.
 
-    def __init__(self, target: str, columns: str) -> None:
+    ``source`` may filter the ``{values}``; ``then`` is what follows them.
+    """
+
+    def __init__(self, target: str, columns: str, source: str = "{values}", then: str = "") -> None:
         width = columns.count(",") + 1
         row = "(" + ",".join("?" * width) + ")"
         self._empty = (None,) * width
         self._sizes = [1 << power for power in range(WIDEST.bit_length())]
-        self._sql = {size: f"INSERT INTO {target} ({columns}) VALUES " + ",".join([row] * size) for size in self._sizes}
+        self._sql = {
+            size: f"INSERT INTO {target} ({columns}) {source.format(values='VALUES ' + ','.join([row] * size))} {then}"
+            for size in self._sizes
+        }
 
     def statements(self, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
         """The statements and their parameters that insert ``rows``; one for up to 64 rows."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from celeriac.executors.context import Context
 
 __all__ = [
-    "Envelope", "Executor", "Failed", "Ignored", "Loader", "Lost", "Outcome", "Outgoing", "PoolOptions", "Registry",
-    "Rejected", "Request", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Envelope", "Executor", "Failed", "Ignored", "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions",
+    "Registry", "Rejected", "Request", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -39,6 +39,9 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     soft_limit: float | None
     #: protocol 1: the body is one mapping, args and embed inside
     protocol: int = 2
+    #: The parent's word that the attempt has failed, an exception as data: it is not to be run but concluded, with
+    #: hooks, error callbacks and record, for which the body must be read.
+    failure: dict[str, Any] | None = None
 
 
 class Succeeded(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -82,6 +85,7 @@ class Rejected(msgspec.Struct, array_like=True, tag=4, gc=False):
     reason: str
     record: ResultRecord | None
     runtime: float
+    sends: list[Outgoing] = []  #: errbacks
 
 
 class Lost(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -159,6 +163,14 @@ class Registry(Protocol):
         """After failure: the ``link_error`` signatures, called with Celery's arguments."""
         ...
 
+    def set_up_child(self, name: str) -> None:
+        """A child that has loaded this registry begins. Logging is set up already."""
+        ...
+
+    def tear_down_child(self) -> None:
+        """The child has run its last task."""
+        ...
+
     def store(self, record: ResultRecord) -> None:
         """Write a state in mid-run (STARTED, custom states) at once. Blocking."""
         ...
@@ -174,6 +186,25 @@ class Loader(msgspec.Struct, frozen=True):
     target: str  #: ``celeriac.app.loading:load_registry``
     argument: str  #: what the user gave to ``-A``; "" when only ``call`` can do it
     call: Callable[[], Registry] | None = None
+
+
+WORKER_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
+TASK_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+
+
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """``worker_log_*``, ``worker_redirect_stdouts*`` and the options of the command line."""
+
+    level: str | int = "WARNING"
+    file: str | None = None
+    format: str = WORKER_FORMAT
+    task_format: str = TASK_FORMAT
+    date_format: str | None = None
+    task_date_format: str | None = None
+    color: bool | None = None  #: None: on a terminal
+    hijack_root: bool = True
+    redirect: bool = True  #: what tasks print becomes log lines
+    redirect_level: str | int = "WARNING"
 
 
 class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +226,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     kill_grace: float = 3.0
     #: a shortened repr of results, for logs and events, is only made when somebody reads it
     show_results: bool = True
+    #: how children log; None: to stderr, leaving loggers alone that are set up already
+    logs: LogOptions | None = None
     #: bounds for decoding task bodies (wire.limits.Limits as a mapping), applied in the child
     limits: dict[str, int] = {}
 

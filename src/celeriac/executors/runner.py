@@ -32,7 +32,7 @@ from celeriac.executors.base import Failed, Lost, Outcome, Request, ResultRecord
 from celeriac.executors.context import Context
 from celeriac.executors.error_info import ErrorInfo
 from celeriac.executors.time_limits import InterruptibleCoroutine, Window
-from celeriac.wire.failure import traceback_text
+from celeriac.wire.failure import exception_from_wire, traceback_text
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.result_record import encode_record
 from celeriac.wire.safe_repr import safe_repr
@@ -84,7 +84,9 @@ class Runner:
         self.wants_exit = False
 
     def is_coroutine(self, request: Request) -> bool:
-        """Whether the request is for :meth:`arun`. Unknown tasks are for :meth:`run`."""
+        """Whether the request is for :meth:`arun`. Unknown tasks and conclusions are for :meth:`run`."""
+        if request.failure is not None:
+            return False
         known = self._known.get(request.task) or self._look_up(request.task)
         return known is not None and known.is_coroutine
 
@@ -100,6 +102,8 @@ class Runner:
         context, task = attempt.context, attempt.task
         current.push(task, context)
         try:
+            if request.failure is not None:
+                return self._failed(attempt, exception_from_wire(request.failure))
             if attempt.options.track_started and not attempt.ignored:
                 self._store_started(attempt)
             try:
@@ -222,11 +226,7 @@ class Runner:
         if not attempt.ignored or options.store_errors_even_if_ignored:
             record = self._error_record(attempt, "FAILURE", error, text)
         sends: list[base.Outgoing] = context.__dict__.get("sends") or []
-        if context.errbacks or context.chord:
-            try:
-                sends = [*sends, *self._registry.errbacks(context, error)]
-            except Exception:
-                _log.exception("the errbacks of %s[%s] could not be built", request.task, request.id)
+        sends = [*sends, *self._errbacks(attempt, error)]
         info = ErrorInfo(error, text)
         try:
             attempt.task.on_failure(error, request.id, context.args, context.kwargs, info)
@@ -235,6 +235,16 @@ class Runner:
         self._after_return(attempt, "FAILURE", error, info)
         expected = bool(options.throws) and isinstance(error, options.throws)
         return Failed(request.id, record, sends, runtime, safe_repr(error), text, expected)
+
+    def _errbacks(self, attempt: _Attempt, error: BaseException) -> list[base.Outgoing]:
+        context, request = attempt.context, attempt.request
+        if not context.errbacks and not context.chord:
+            return []
+        try:
+            return self._registry.errbacks(context, error)
+        except Exception:
+            _log.exception("the errbacks of %s[%s] could not be built", request.task, request.id)
+            return []
 
     def _retried(self, attempt: _Attempt, retry: Retry) -> Outcome:
         context, request = attempt.context, attempt.request
@@ -258,11 +268,14 @@ class Runner:
 
     def _rejected(self, attempt: _Attempt, reject: Reject) -> base.Rejected:
         record = None
-        if not reject.requeue and not attempt.ignored:
-            record = self._error_record(attempt, "FAILURE", reject, None)
+        sends: list[base.Outgoing] = attempt.context.__dict__.get("sends") or []
+        if not reject.requeue:
+            if not attempt.ignored:
+                record = self._error_record(attempt, "FAILURE", reject, None)
+            sends = [*sends, *self._errbacks(attempt, reject)]
         reason = "" if reject.reason is None else safe_repr(reject.reason)
         runtime = self._monotonic() - attempt.began
-        return base.Rejected(attempt.request.id, reject.requeue, reason, record, runtime)
+        return base.Rejected(attempt.request.id, reject.requeue, reason, record, runtime, sends)
 
     def _refused(self, request: Request, error: MessageError, options: base.RunnableOptions | None) -> Failed:
         """The message itself is bad: nothing of the user's was called; a caller who waits is told all the same."""

@@ -1,24 +1,28 @@
 """What the machine decides: where state is kept, and which time zone is the local one."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.settings.general import GeneralSettings
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_LOCALTIME = Path("/etc/localtime")
+_LOCALTIME = "/etc/localtime"
 
 
-def state_home(environ: Mapping[str, str] | None = None) -> Path:
+def state_home(environ: Mapping[str, str] | None = None) -> "Path":
     """The directory of embedded files: ``$CELERIAC_HOME``, ``$XDG_STATE_HOME/celeriac`` or ``~/.local/state/celeriac``.
 
     Not created here.
     """
+    from pathlib import Path  # declaring tasks needs no paths, and pathlib is dear to import
+
     environ = os.environ if environ is None else environ
     if home := environ.get("CELERIAC_HOME"):
         return Path(home).expanduser().absolute()
@@ -27,10 +31,12 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
     return base / "celeriac"
 
 
-def embedded_path(app_name: str, environ: Mapping[str, str] | None = None) -> Path:
+def embedded_path(app_name: str, environ: Mapping[str, str] | None = None) -> "Path":
     """The embedded SQLite file of the app. Names that are no safe file names get a digest, so no two apps share one."""
     safe = _UNSAFE.sub("_", app_name).strip("._-")[:100]
     if not safe or safe != app_name:
+        import hashlib
+
         digest = hashlib.sha256(app_name.encode()).hexdigest()[:8]
         safe = f"{safe}-{digest}" if safe else f"app-{digest}"
     return state_home(environ) / f"{safe}.sqlite3"
@@ -66,13 +72,14 @@ def _zone_called(name: str) -> tzinfo:
 
 def local_zone(environ: Mapping[str, str] | None = None) -> tzinfo:
     """The machine's zone with its rules of daylight saving, where they can be found; else its present offset."""
+    from pathlib import Path
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     name = (os.environ if environ is None else environ).get("TZ", "").removeprefix(":")
     try:
         if name and not name.startswith("/"):
             return ZoneInfo(name)
-        target = Path(name) if name else _LOCALTIME.resolve()
+        target = Path(name) if name else Path(_LOCALTIME).resolve()
         _, marker, key = str(target).partition("zoneinfo/")
         if marker:
             return ZoneInfo(key)

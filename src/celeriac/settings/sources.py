@@ -4,8 +4,8 @@ Owns importing it by name, the two families of names and the rule against mixing
 """
 
 import importlib
-import inspect
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any, Final
 
 from celeriac.errors import ImproperlyConfigured
@@ -62,7 +62,7 @@ class Source:
         """Every public key, settings or not."""
         if self._mapping is not None:
             return [str(key) for key in self._mapping]
-        if inspect.ismodule(self._object):
+        if isinstance(self._object, ModuleType):
             return [key for key in vars(self._object) if not key.startswith("_")]
         return [key for key in dir(self._object) if not key.startswith("_")]
 
@@ -98,9 +98,7 @@ class Source:
         if self._mapping is not None:
             return True
         value = self.read(key)
-        return value is not MISSING and not (
-            inspect.ismodule(value) or inspect.isroutine(value) or inspect.isclass(value)
-        )
+        return value is not MISSING and not (isinstance(value, ModuleType | type) or _is_routine(value))
 
     def refuse_mixed_names(self) -> None:
         """Old and new names in one source are a mistake waiting to happen, unless a setting is given under both.
@@ -145,12 +143,18 @@ def open_source(given: Any, namespace: str | None, silent: bool) -> Source | Non
     return source
 
 
+def _is_routine(value: object) -> bool:
+    import inspect  # dear to import, and only objects with attributes need it
+
+    return inspect.isroutine(value)
+
+
 def _label(given: Any) -> str:
     if isinstance(given, str):
         return given
-    if inspect.ismodule(given):
+    if isinstance(given, ModuleType):
         return f"module {given.__name__}"
-    if inspect.isclass(given):
+    if isinstance(given, type):
         return f"class {given.__module__}.{given.__qualname__}"
     if isinstance(given, dict):
         return "the configuration dict"

@@ -1,15 +1,12 @@
 """Compressed bodies: the codecs Celery names, and decompression that cannot be made to fill the memory.
 
 Decompression stops as soon as the output passes what :class:`~celeriac.wire.limits.Limits` allows; nothing beyond
-that is ever produced. Codecs from extras are imported when first used.
+that is ever produced. All codecs are imported when first used.
 """
 
 from __future__ import annotations
 
-import bz2
 import importlib
-import lzma
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,17 +41,41 @@ def _drain(decompressor: Any, data: bytes, bound: int) -> tuple[bytes, bool]:
 
 
 def _inflate(data: bytes, bound: int) -> tuple[bytes, bool]:
+    import zlib
+
     # 32 + 15: kombu writes zlib streams under the name gzip, other clients write real gzip; take both
     decompressor = zlib.decompressobj(32 + zlib.MAX_WBITS)
     output = decompressor.decompress(data, bound)
     return output, decompressor.eof
 
 
+def _deflate(data: bytes) -> bytes:
+    import zlib
+
+    return zlib.compress(data)
+
+
+def _compress_bzip2(data: bytes) -> bytes:
+    import bz2
+
+    return bz2.compress(data)
+
+
+def _compress_lzma(data: bytes) -> bytes:
+    import lzma
+
+    return lzma.compress(data)
+
+
 def _decompress_bzip2(data: bytes, bound: int) -> tuple[bytes, bool]:
+    import bz2
+
     return _drain(bz2.BZ2Decompressor(), data, bound)
 
 
 def _decompress_lzma(data: bytes, bound: int) -> tuple[bytes, bool]:
+    import lzma
+
     return _drain(lzma.LZMADecompressor(memlimit=_CODEC_MEMORY_BYTES), data, bound)
 
 
@@ -109,9 +130,9 @@ def _decompress_brotli(data: bytes, bound: int) -> tuple[bytes, bool]:
 
 
 _CODECS = (
-    Codec("application/x-gzip", ("gzip", "zlib"), zlib.compress, _inflate),
-    Codec("application/x-bz2", ("bzip2", "bzip"), bz2.compress, _decompress_bzip2),
-    Codec("application/x-lzma", ("lzma", "xz"), lzma.compress, _decompress_lzma),
+    Codec("application/x-gzip", ("gzip", "zlib"), _deflate, _inflate),
+    Codec("application/x-bz2", ("bzip2", "bzip"), _compress_bzip2, _decompress_bzip2),
+    Codec("application/x-lzma", ("lzma", "xz"), _compress_lzma, _decompress_lzma),
     Codec("application/zstd", ("zstd", "zstandard"), _compress_zstd, _decompress_zstd),
     Codec("application/x-brotli", ("brotli",), _compress_brotli, _decompress_brotli),
 )

@@ -7,9 +7,7 @@ recorded name. Source of the format: ``Backend.prepare_exception`` and ``excepti
 
 from __future__ import annotations
 
-import pickle
 import sys
-import traceback
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -55,6 +53,8 @@ def _may_be_pickled(cls: type[BaseException]) -> bool:
 
 def _survives_pickle(exc: BaseException) -> bool:
     """Whether a reader gets an exception of the same class; the bytes are our own, so loading them is safe."""
+    import pickle  # dear to import, and few send exceptions that way
+
     try:
         return type(pickle.loads(pickle.dumps(exc, protocol=PICKLE_PROTOCOL))) is type(exc)
     except Exception:
@@ -63,6 +63,8 @@ def _survives_pickle(exc: BaseException) -> bool:
 
 def traceback_text(exc: BaseException) -> str:
     """The traceback as Python prints it, causes included."""
+    import traceback  # who only sends has no use for it
+
     try:
         return "".join(traceback.format_exception(exc))
     except Exception as error:  # a __str__ or __cause__ property of the user's that raises

@@ -7,8 +7,6 @@ goes through the standard library's ``json``, as it does in kombu. Source: ``kom
 
 from __future__ import annotations
 
-import base64
-import json
 import sys
 from collections.abc import Callable
 from datetime import date, datetime, time
@@ -91,6 +89,8 @@ def encode(value: Any, plain: bool | None = None) -> bytes:
 
 def _encode_leniently(value: Any) -> bytes:
     """NaN, infinities, lone surrogates: what kombu writes and msgspec does not. ``value`` is simplified."""
+    import json  # here, since most processes never need it
+
     try:
         return json.dumps(value, separators=(",", ":")).encode()
     except (ValueError, TypeError, RecursionError) as error:
@@ -181,6 +181,8 @@ def _mark_bytes(value: bytes) -> dict[str, str]:
     try:
         return {"__type__": "bytes", "__value__": value.decode("utf-8")}
     except UnicodeDecodeError:
+        import base64
+
         return {"__type__": "base64", "__value__": base64.b64encode(value).decode("ascii")}
 
 
@@ -201,6 +203,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 def _decode_leniently(data: bytes, limits: Limits) -> Any:
     """NaN, infinities, lone surrogates: what kombu's reader accepts and msgspec does not."""
+    import json
 
     def bounded_int(digits: str) -> int:
         if len(digits) > limits.integer_digits:
@@ -256,6 +259,8 @@ def _read_date(value: str) -> date:
 
 
 def _read_base64(value: str) -> bytes:
+    import base64
+
     return base64.b64decode(value, validate=True)
 
 

@@ -6,10 +6,7 @@ pickle runs whatever code it holds. Every decoder raises only ``DecodeError``.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import io
-import pickle  # reading is guarded by `loads`: only when the accept set names it
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -25,7 +22,6 @@ from celeriac.errors import (
     MissingExtra,
 )
 from celeriac.wire import json_types
-from celeriac.wire.error_names import OUR_CLASSES, unwrap_unpicklable
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_msgpack, check_size
 
 #: readable by every Python that celeriac and Celery 5 run on
@@ -63,24 +59,14 @@ class JsonSerializer:
         return json_types.decode(data, limits)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads Celery's exceptions as ours, so that its pickled results stay readable where it is not installed."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        ours = OUR_CLASSES.get((module, name))
-        if ours is not None:
-            return ours
-        if name == "UnpickleableExceptionWrapper" and module == "celery.utils.serialization":
-            return unwrap_unpicklable
-        return super().find_class(module, name)
-
-
 class PickleSerializer:
     name = "pickle"
     content_type = "application/x-python-serialize"
     content_encoding = "binary"
 
     def encode(self, value: Any) -> bytes:
+        import pickle  # dear to import, and few write it
+
         try:
             return pickle.dumps(value, protocol=PICKLE_PROTOCOL)
         except Exception as error:
@@ -88,8 +74,10 @@ class PickleSerializer:
 
     def decode(self, data: bytes, limits: Limits) -> Any:
         check_size(data, limits.decompressed_bytes, "The pickle")
+        from celeriac.wire.unpickling import unpickle
+
         try:
-            return _Unpickler(io.BytesIO(data)).load()
+            return unpickle(data)
         except Exception as error:
             raise DecodeError(f"The pickle cannot be read: {error!r:.500}") from error
 
@@ -290,6 +278,8 @@ def serializer_named(name: str) -> Serializer:
     """The serializer called ``name`` (or of that content type). Raises ``ImproperlyConfigured``."""
     found = _by_name.get(name) or _by_content_type.get(name)
     if found is None:
+        import difflib
+
         close = difflib.get_close_matches(str(name), _by_name, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(_by_name)}."
         raise ImproperlyConfigured(f"Serializer {name!r} does not exist. {hint}")

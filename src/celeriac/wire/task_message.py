@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from celeriac.errors import DecodeError, InvalidTaskError
+from celeriac.errors import DecodeError, EncodeError, InvalidTaskError
 from celeriac.ids import is_safe_id
 from celeriac.wire import json_types
 from celeriac.wire.compression import compress, decompress
@@ -132,10 +132,13 @@ def encode_task(call: TaskCall, now: float) -> Envelope:
 
 def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: bool | None = None) -> Envelope:
     """Serialize and compress the body and add the properties. ``plain``: as ``json_types.encode`` takes it."""
-    if call.serializer == "json":
-        data, content_type, content_encoding = json_types.encode(body, plain), "application/json", "utf-8"
-    else:
-        data, content_type, content_encoding = dumps(body, call.serializer)
+    try:
+        if call.serializer == "json":
+            data, content_type, content_encoding = json_types.encode(body, plain), "application/json", "utf-8"
+        else:
+            data, content_type, content_encoding = dumps(body, call.serializer)
+    except EncodeError as error:
+        raise EncodeError(f"The arguments of task {call.task!r} cannot be sent. {error}") from error
     if call.compression:
         data, headers["compression"] = compress(data, call.compression)
     properties: dict[str, Any] = {

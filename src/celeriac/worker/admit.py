@@ -32,7 +32,7 @@ from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
 from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
-from celeriac.worker.records import record_of
+from celeriac.worker.records import record_of, to_be_concluded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -176,14 +176,24 @@ class Admission:
                 telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
             case Poison(attempts=attempts):
                 reason = f"started {attempts} times, and each time the process running it was lost"
-                claim.record = record_of(claim, states.FAILURE, PoisonTask(reason), self._clock)
-                self._settle_dropped(claim, broker.Bury(reason, worker=self._hostname))
+                self._fail(claim, PoisonTask(reason), broker.Bury(reason, worker=self._hostname))
                 telemetry.emit(telemetry.MessageDead(queue=queue, id=claim.id, name=name, reason=reason))
             case Quarantine(reason=reason):
                 self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
                 telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
             case _:
                 raise AssertionError(f"{decision!r} does not drop a message")
+
+    def _fail(self, claim: Claim, error: Exception, verdict: broker.Verdict) -> None:
+        """It fails here; its error callbacks are called by a child, which can read the body."""
+        if claim.id in self._claims.held or self._claims.was_done(claim):
+            claim.record = record_of(claim, states.FAILURE, error, self._clock)
+            self._settle_dropped(claim, verdict)
+            return
+        claim.request = to_be_concluded(claim.request, error)
+        claim.verdict = verdict
+        self._claims.held[claim.id] = claim
+        self._claims.add_ready([claim])
 
     def _refuse(self, delivery: Delivery, envelope: Envelope, decision: Quarantine) -> None:
         """Nothing in it can be relied on, not even its id."""

@@ -63,7 +63,7 @@ class Dispatch:
             pop = ready.popleft
             taken = [pop() for _ in range(room)]
         for claim in taken:
-            if claim.facts is not None and claim.facts.late:
+            if (claim.facts is not None and claim.facts.late) or claim.request.failure is not None:
                 batch.append(claim)
             else:
                 self._claims.early.append(claim)

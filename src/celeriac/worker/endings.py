@@ -7,13 +7,21 @@ import logging
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from celeriac import telemetry
-from celeriac.errors import ResultTooLarge, TaskRevokedError, Terminated, TimeLimitExceeded, WorkerLostError
+from celeriac.errors import (
+    OperationalError,
+    ResultTooLarge,
+    TaskRevokedError,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from celeriac.executors.base import Failed, Ignored, Lost, Rejected, Succeeded, WantsRetry
 from celeriac.rules import states
 from celeriac.rules.acking import Fate, after_failure, after_loss, after_reject
 from celeriac.rules.claim import FINISHED, LOST, RUNNING, advance_all
 from celeriac.transports.base import ACK, RELEASE, RELEASE_COUNTED, Bury, Verdict
-from celeriac.worker.records import next_attempt, record_of, same_again
+from celeriac.wire.failure import exception_from_wire
+from celeriac.worker.records import next_attempt, record_of, same_again, to_be_concluded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,13 +81,17 @@ class Endings:
             if claim is None or (claim.state != RUNNING and claim.state != LOST):
                 logger.warning("an outcome of task %s arrived, which is not running here", outcome.id)
                 continue
-            if type(outcome) is Succeeded:
+            if claim.request.failure is not None:
+                self._concluded(claim, outcome)
+            elif type(outcome) is Succeeded:
                 claim.record = outcome.record
                 claim.sends = outcome.sends
                 if claim.facts.late:  # type: ignore[union-attr]  # what runs is known
                     claim.verdict = ACK
             else:
                 self._end(claim, outcome)
+                if self._conclude(claim):
+                    continue  # it is not over before a child has called those who are to know
             finished.append(claim)
         advance_all(finished, FINISHED)
         self._settle.add_finished(finished)
@@ -106,8 +118,8 @@ class Endings:
                 claim.record, claim.sends, claim.verdict = record, sends, ACK if facts.late else None
             case Ignored(sends=sends):
                 claim.sends, claim.verdict = sends, ACK if facts.late else None
-            case Rejected(requeue=requeue, reason=reason, record=record):
-                claim.record = record
+            case Rejected(requeue=requeue, reason=reason, record=record, sends=sends):
+                claim.record, claim.sends = record, sends
                 claim.verdict = self._verdict(after_reject(facts.policy, requeue), reason)
             case Lost():
                 self._lose(claim, facts, outcome)
@@ -120,7 +132,10 @@ class Endings:
         retries = request.envelope.headers.get("retries") or 0
         loss = after_loss(facts.policy, lost.cause, lost.started, max(request.delivery, 1), retries)
         if loss.state is not None:
-            claim.record = record_of(claim, loss.state, _error_of(loss.error, claim, lost), self._clock)
+            error = _error_of(loss.error, claim, lost)
+            claim.record = record_of(claim, loss.state, error, self._clock)
+            if loss.state == states.FAILURE:
+                claim.request = to_be_concluded(request, error)
         if loss.fate is Fate.RETRY:
             claim.sends = [next_attempt(claim, facts.options.default_retry_delay, self._clock)]
         elif loss.fate is Fate.RESEND:
@@ -141,6 +156,28 @@ class Endings:
         elif lost.started:
             self.cut += lost.cause == "stopped"
             telemetry.emit(telemetry.TaskLost(id=claim.id, name=request.task, detail=lost.detail, outcome=outcome))
+
+    def _conclude(self, claim: Claim) -> bool:
+        """Have a child call the hooks and error callbacks of a task that failed without saying so itself."""
+        if claim.request.failure is None:
+            return False
+        try:
+            self._executor.submit([claim.request])
+        except OperationalError:  # the pool is stopping: the record must do
+            return False
+        return True
+
+    def _concluded(self, claim: Claim, outcome: Outcome) -> None:
+        """A child has called them, or could not; how the message is settled was decided before."""
+        if type(outcome) is Failed and outcome.quarantine is None:
+            claim.record, claim.sends = outcome.record, outcome.sends
+            return
+        if claim.record is None:
+            assert claim.request.failure is not None
+            claim.record = record_of(
+                claim, states.FAILURE, exception_from_wire(claim.request.failure), self._clock
+            )  # fmt: skip
+        logger.error("task %s[%s]: its error callbacks were not called: %r", claim.request.task, claim.id, outcome)
 
     def _verdict(self, fate: Fate, reason: str) -> Verdict | None:
         match fate:
@@ -166,7 +203,7 @@ class Endings:
         held = self._claims.held
         for outcome in outcomes:
             claim = held.get(outcome.id)
-            if claim is not None:
+            if claim is not None and claim.request.failure is None:  # those are told of already
                 event = _event_of(outcome, claim.request.task)
                 if event is not None:
                     telemetry.emit(event)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from celeriac.rules import states
 from celeriac.wire.envelope import Envelope, Outgoing
@@ -12,7 +14,11 @@ from celeriac.wire.result_record import ResultRecord, encode_record
 
 if TYPE_CHECKING:
     from celeriac.clock import Clock
+    from celeriac.executors.base import Request
     from celeriac.worker.claims import Claim
+
+#: seconds that hooks and error callbacks may take; the attempt's own limits are over
+CONCLUSION_LIMIT = 60.0
 
 #: what dead-letter exchanges leave in the headers; a new attempt starts without it
 _DEATH_HEADERS = (
@@ -43,6 +49,12 @@ def record_of(claim: Claim, state: str, error: BaseException, clock: Clock) -> R
         expires_in=None if options is None else options.result_expires,
         reply_to=claim.request.envelope.properties.get("reply_to"),
     )
+
+
+def to_be_concluded(request: Request, error: BaseException) -> Request:
+    """The request by which a child calls the hooks and error callbacks of an attempt that the parent calls failed."""
+    failure: dict[str, Any] = exception_to_wire(error)
+    return msgspec.structs.replace(request, failure=failure, hard_limit=CONCLUSION_LIMIT, soft_limit=None)
 
 
 def next_attempt(claim: Claim, delay: float, clock: Clock) -> Outgoing:

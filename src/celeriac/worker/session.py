@@ -51,6 +51,8 @@ class Session:
         self.epoch = 0
         self.commits: Commits | None = None
         self.first_contact = asyncio.Event()
+        #: the broker has been tried and did not answer
+        self.was_refused = False
 
     @property
     def is_up(self) -> bool:
@@ -79,6 +81,7 @@ class Session:
                 try:
                     await self._open()
                 except OperationalError as error:
+                    self.was_refused = True
                     failures += 1
                     delay = reconnect_delay(failures, self._random)
                     telemetry.emit(telemetry.BrokerLost(error=str(error), retry_in=delay))

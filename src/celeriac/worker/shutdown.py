@@ -124,10 +124,14 @@ class Shutdown:
         """What the executor took and did not start."""
         held = self._claims.held
         back = [held[request.id] for request in requests if request.id in held]
-        early = [claim for claim in back if claim.state == RUNNING and claim.receipt is None]
-        if early:
-            # acknowledged already, so there is nothing to give back: they are published anew
-            self._endings.take([Lost(claim.id, False, "not_started", "the worker stops") for claim in early])
+        decided = [
+            claim
+            for claim in back
+            if claim.state == RUNNING and (claim.receipt is None or claim.request.failure is not None)
+        ]
+        if decided:
+            # acknowledged already, so there is nothing to give back: they are published anew; or failed already
+            self._endings.take([Lost(claim.id, False, "not_started", "the worker stops") for claim in decided])
         self._release([self._claims.put_back(claim) for claim in back if claim.state == RUNNING])
 
     async def _outcomes_are_in(self) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.app.registry import AppRegistry
-from celeriac.errors import Ignore, Retry
-from celeriac.executors.base import Failed, Ignored, Outgoing, Request, Succeeded, WantsRetry
+from celeriac.errors import Ignore, Reject, Retry, TimeLimitExceeded
+from celeriac.executors.base import Failed, Ignored, Outgoing, Rejected, Request, Succeeded, WantsRetry
 from celeriac.executors.runner import Runner
 from celeriac.ids import task_id
+from celeriac.wire.failure import exception_to_wire
 from celeriac.wire.result_record import decode_record
 from celeriac.wire.task_message import read_body
 
@@ -195,3 +196,49 @@ def test_state_of_a_task_object_lives_on_and_costs_no_planning(app: Celeriac, ru
     assert counter._plan is plan
     counter.queue = "other"
     assert counter._plan is None
+
+
+def test_what_the_parent_calls_failed_is_concluded_and_not_run(app: Celeriac):
+    told: list[Any] = []
+
+    @app.task
+    def endless(x):
+        raise AssertionError("it is not to be run")
+
+    @app.task
+    def by_error(request, error, traceback):
+        told.append(("errback", request.id, request.args, type(error)))
+
+    @app.task
+    def by_id(task_id):
+        """Gets a message."""
+
+    endless.on_failure = lambda error, task_id, args, kwargs, einfo: told.append(("hook", task_id, args, type(error)))
+    message, _ = endless.prepare((1,), {}, {"task_id": "t1", "link_error": [by_error.s(), by_id.s()]})
+    request = Request(
+        id="t1", task=endless.name, envelope=message.envelope, queue="celery", exchange="", routing_key="celery",
+        redelivered=False, delivery=1, hard_limit=60.0, soft_limit=None,
+        failure=exception_to_wire(TimeLimitExceeded(2.5)),
+    )  # fmt: skip
+    runner = Runner(AppRegistry(app), "w1@here")
+    assert not runner.is_coroutine(request)
+    outcome = runner.run(request)
+    assert isinstance(outcome, Failed)
+    assert told == [("errback", "t1", [1], TimeLimitExceeded), ("hook", "t1", [1], TimeLimitExceeded)]
+    assert [sent.envelope.headers["task"] for sent in outcome.sends] == [by_id.name]
+    assert repr(meta(outcome)["result"]) == "TimeLimitExceeded(2.5)"
+
+
+def test_a_rejected_task_has_failed_for_its_error_callbacks(app: Celeriac, run: Any):
+    @app.task
+    def refuses(requeue):
+        raise Reject("no", requeue=requeue)
+
+    @app.task
+    def by_id(task_id):
+        """Gets a message."""
+
+    for requeue, told in ((False, 1), (True, 0)):
+        outcome = run(refuses.prepare((requeue,), {}, {"link_error": by_id.s()})[0])
+        assert isinstance(outcome, Rejected)
+        assert len(outcome.sends) == told

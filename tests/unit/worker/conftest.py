@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.executors.base import Lost, Outcome, Request, RunnableOptions, Succeeded
+from celeriac.errors import OperationalError
+from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded
 from celeriac.settings import Settings
 from celeriac.transports.base import (
     Ack,
@@ -28,6 +29,7 @@ from celeriac.transports.base import (
     Route,
     Settlement,
 )  # fmt: skip
+from celeriac.wire.failure import exception_from_wire
 from celeriac.wire.limits import DEFAULT_LIMITS
 from celeriac.wire.result_record import ResultRecord, decode_record, encode_record
 from celeriac.worker.assembly import Parts, Show, Worker
@@ -270,6 +272,16 @@ def success(request: Request, sends: Sequence[Outgoing] = ()) -> Succeeded:
     return Succeeded(request.id, record, list(sends), 0.01, "3")
 
 
+def concluded(request: Request) -> Failed:
+    """What a child answers that has called the error callbacks of a task the parent calls failed."""
+    assert request.failure is not None
+    record = encode_record(
+        task_id=request.id, status="FAILURE", result=exception_from_wire(request.failure), date_done=None
+    )
+    errback = Outgoing(Envelope(b"errback", {}, {}), Route("", "celery"))
+    return Failed(request.id, record, [errback], 0.01, "told", "", False)
+
+
 class ScriptedExecutor:
     """Runs nothing: every task ends as its script says, or when the test says so."""
 
@@ -281,6 +293,9 @@ class ScriptedExecutor:
         self.running: dict[str, Request] = {}
         self.unstarted: set[str] = set()  #: ids that are given back when the executor stops
         self.cancelled: list[tuple[str, str]] = []
+        self.concluded: list[str] = []  #: ids of what was to be concluded, not run
+        self.conclude: Callable[[Request], Outcome] = concluded
+        self.is_stopping = False
         self._outcomes: list[Outcome] = []
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -294,10 +309,17 @@ class ScriptedExecutor:
         return self.slots + self.ahead - len(self.running)
 
     def submit(self, batch: Sequence[Request]) -> None:
+        if self.is_stopping and batch[0].failure is not None:
+            raise OperationalError("stopping")
         assert not self.is_stopped, "work was given to a pool that has stopped"
         assert len(batch) <= self.room()
         for request in batch:
             assert request.id not in self.running, "one id runs twice at one time"
+            if request.failure is not None:
+                self.concluded.append(request.id)
+                self.running[request.id] = request
+                self.finish(request.id, self.conclude(request))
+                continue
             self.taken.append(request)
             self.running[request.id] = request
             outcome = self.script.get(request.task, success)(request)
@@ -322,6 +344,7 @@ class ScriptedExecutor:
         return task_id in self.running
 
     async def stop(self, grace: float) -> Sequence[Request]:
+        self.is_stopping = True
         back = [self.running.pop(task_id) for task_id in list(self.running) if task_id in self.unstarted]
         if grace == 0:
             self.kill_now.set()

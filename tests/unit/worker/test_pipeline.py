@@ -261,6 +261,8 @@ def test_a_task_that_costs_every_process_is_dead_after_the_budget(make_rig: Make
         assert "SIGSEGV" in rig.broker.log[2][2]
         assert len(rig.executor.taken) == 3
         assert rig.store.state("t1") == "FAILURE"
+        assert rig.executor.concluded == ["t1"]
+        assert [sent.envelope.body for sent in rig.broker.published] == [b"errback"]
 
     asyncio.run(story(make_rig()))
 
@@ -273,6 +275,8 @@ def test_poison_from_elsewhere_does_not_even_start(make_rig: MakeRig) -> None:
         assert rig.broker.verdicts("t1") == ["dead"]
         assert isinstance(rig.store.result("t1"), PoisonTask)
         assert not rig.executor.taken
+        assert rig.executor.concluded == ["t1"]
+        assert [sent.envelope.body for sent in rig.broker.published] == [b"errback"]
 
     asyncio.run(story(make_rig()))
 
@@ -368,6 +372,19 @@ def test_an_early_message_whose_process_dies_is_a_recorded_failure(make_rig: Mak
             await rig.until(lambda: rig.store.state("e1") == "FAILURE")
         assert "SIGKILL" in str(rig.store.result("e1"))
         assert rig.broker.log == [("ack", "e1", "")]
+        assert [sent.envelope.body for sent in rig.broker.published] == [b"errback"]
+
+    asyncio.run(story(make_rig()))
+
+
+def test_a_failure_whose_error_callbacks_cost_another_process_is_recorded_all_the_same(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        rig.executor.conclude = lambda request: Lost(request.id, True, "died", "signal 11 (SIGSEGV)")
+        async with rig.running():
+            rig.broker.put(attempt=5)
+            await rig.settled("t1")
+        assert rig.broker.verdicts("t1") == ["dead"]
+        assert isinstance(rig.store.result("t1"), PoisonTask)
         assert not rig.broker.published
 
     asyncio.run(story(make_rig()))

@@ -12,14 +12,15 @@ import signal
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured
+from celeriac.executors import logs
 from celeriac.executors.base import PoolOptions, Registry
-from celeriac.executors.children import logs, pipes
+from celeriac.executors.children import pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
 from celeriac.executors.children.slate import Slate
@@ -79,10 +80,11 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
     try:
         if registry is None:
             registry = load(setup, call)
-        set_up: Any = getattr(registry, "set_up_child", None)
-        if set_up is not None:
-            set_up(name)
-        logs.set_up(name)
+        logs.name_process(name)
+        if options.logs is not None:
+            logs.setup(options.logs)  # after the user's modules, which may have set up logging when imported
+            logs.redirect_output(options.logs)
+        registry.set_up_child(name)
         desk = Desk(
             data, bell, Slate(ends.slate, options.slots_per_child), max_memory_kib=options.max_memory_per_child_kib
         )
@@ -95,9 +97,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
         crew.run()
     except ParentGone:
         return 0
-    tear_down: Any = getattr(registry, "tear_down_child", None)
-    if tear_down is not None:
-        tear_down()
+    registry.tear_down_child()
     return 0
 
 

@@ -93,6 +93,12 @@ class SuiteRegistry:
         call = TaskCall(task=signature["task"], id=signature["options"]["task_id"], args=args)
         return Outgoing(encode_task(call, time.time()), Route("", queue))
 
+    def set_up_child(self, name: str) -> None:
+        """Nothing to set up."""
+
+    def tear_down_child(self) -> None:
+        """Nothing to tear down."""
+
     def store(self, record: ResultRecord) -> None:
         raise AssertionError("no task of the suite has track_started")
 
