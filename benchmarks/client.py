@@ -38,6 +38,7 @@ def main():
     product, what, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     app = importlib.import_module(f"{product}_app")
     if what == "bulk":
+        send(app, 0)  # connections, tables
         start = time.perf_counter()
         (celeriac_bulk if product == "celeriac" else plain_bulk)(app, count)
         print(json.dumps({"seconds": time.perf_counter() - start}))
