@@ -106,7 +106,7 @@ def test_a_consumer_is_seen_again_after_its_folder_was_tidied(
     assert is_gone(path, first) is False
     consumer.close()
     assert messages.holders(link) == []
-    assert [name for name in os.listdir(directory_for(path)) if name[0] == "h"] == []
+    assert list(directory_for(path).glob("h-*")) == []
 
 
 def test_who_left_no_file_and_holds_nothing_is_struck(transport: SqliteTransport, path: Path, link: Link) -> None:
