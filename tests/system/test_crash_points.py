@@ -69,7 +69,7 @@ WORKER_POINTS = [
     ("celeriac.worker.admit:Admission.admit", 1),
     ("celeriac.executors.children.pool:ChildrenExecutor.submit", 1),
     ("celeriac.executors.children.pool:ChildrenExecutor.submit", 2),
-    ("celeriac.executors.children.pipes:ParentPipe.send_frame", 1),
+    ("celeriac.executors.children.member:Member.give", 1),
     ("celeriac.executors.children.desk:Desk.begin", 1),
     ("celeriac.executors.children.desk:Desk.begin", 9),
     ("celeriac.executors.runner:Runner.run", 3),
