@@ -86,32 +86,33 @@ class SqliteStore:
 
     def interrupt(self) -> None:
         self._interruptions.add()
-        with self._lock:
-            bells = list(self._watching)
-        for bell in bells:
+        for bell in list(self._watching):
             bell.interrupt()
 
     @contextmanager
     def _bell(self) -> Iterator[doorbell.Bell]:
-        bells = self._doorbells()
-        with self._lock:
-            bell = self._idle.pop() if self._idle else None
+        # each step is atomic by itself; a lock could be held by another thread while this process is forked
+        try:
+            bell = self._idle.pop()
+        except IndexError:
+            bell = None
         if bell is None or bell.fileno() < 0:  # none left, or made before a fork
-            bell = bells.bell(doorbell.RESULTS)
-        with self._lock:
-            self._watching.add(bell)
+            bell = self._doorbells().bell(doorbell.RESULTS)
+        self._watching.add(bell)
         try:
             yield bell
         finally:
-            with self._lock:
-                self._watching.discard(bell)
-                self._idle.append(bell)
+            self._watching.discard(bell)
+            self._idle.append(bell)
 
     def _doorbells(self) -> Doorbells:
-        with self._lock:
-            if self._bells is None:
-                self._bells = Doorbells(self._file.path)
-            return self._bells
+        bells = self._bells
+        if bells is None:
+            with self._lock:
+                if self._bells is None:
+                    self._bells = Doorbells(self._file.path)
+                bells = self._bells
+        return bells
 
     # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,8 +133,7 @@ class SqliteStore:
         return milliseconds(self._clock.time())
 
     def close(self) -> None:
-        with self._lock:
-            bells, self._idle = self._idle, []
+        bells, self._idle = self._idle, []
         for bell in bells:
             bell.close()
         self._link.close()

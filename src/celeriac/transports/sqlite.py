@@ -76,10 +76,13 @@ class SqliteTransport:
         self.kept: list[tuple[Life, Sequence[Receipt]]] = []
 
     def bells(self) -> Doorbells:
-        with self._lock:
-            if self._bells is None:
-                self._bells = Doorbells(self._file.path)
-            return self._bells
+        bells = self._bells
+        if bells is None:  # the lock only once: a process forked while it is held would wait for ever
+            with self._lock:
+                if self._bells is None:
+                    self._bells = Doorbells(self._file.path)
+                bells = self._bells
+        return bells
 
     def publisher(self) -> SqlitePublisher:
         return SqlitePublisher(self, self._file, self._settings, self._clock)
