@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pytest
+
+
+# A shell that starts this in the background has SIGINT ignored, which every process below would inherit: the tests
+# of Ctrl-C need what a terminal gives.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

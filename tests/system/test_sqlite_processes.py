@@ -178,8 +178,8 @@ def test_four_processes_and_a_foreign_writer(tmp_path: Path) -> None:
     assert foreign.stdout.readline() == "locked\n"
     workers = [start(PUBLISH_AND_CONSUME, path, f"w{place}", count, 4 * count) for place in range(4)]
     heard = [line for worker in workers for line in said(worker)]
-    foreign.stdout.close()
     assert foreign.wait(60) == 0
+    foreign.stdout.close()  # not before: it prints as long as it lives
     assert [worker.returncode for worker in workers] == [0] * 4
     words = Counter(word for word, *_ in heard)
     assert set(words) == {"ok", "claimed", "got", "lost"}, words
