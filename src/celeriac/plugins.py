@@ -19,18 +19,29 @@ class Entry(NamedTuple):
     extra: str | None = None  #: what to name in ``pip install 'celeriac[…]'``
 
 
+_AMQP = Entry("celeriac.transports.amqp.transport:AmqpTransport")
+_REDIS = Entry("celeriac.transports.redis.transport:RedisTransport", "redis")
+_REDIS_STORE = Entry("celeriac.results.redis:RedisStore", "redis")
+#: every scheme of a Redis URL that brokers and result stores share
+_REDIS_SCHEMES = (
+    "redis", "rediss", "redis+socket", "sentinel", "sentinels", "redis+cluster", "rediss+cluster", "valkey", "valkeys",
+)  # fmt: skip
 _ROOMS = "celeriac.executors.children.pool:ChildrenExecutor"
 
 CATALOGUE: dict[str, dict[str, Entry]] = {
     "transport": {
         "sqlite": Entry("celeriac.transports.sqlite:SqliteTransport"),
         "memory": Entry("celeriac.transports.memory:MemoryTransport"),
+        **dict.fromkeys(("amqp", "amqps", "pyamqp", "librabbitmq"), _AMQP),
+        **dict.fromkeys(_REDIS_SCHEMES, _REDIS),
     },
     "result_store": {
         "sqlite": Entry("celeriac.results.sqlite:SqliteStore"),
         "memory": Entry("celeriac.results.memory:MemoryStore"),
         "cache+memory": Entry("celeriac.results.memory:MemoryStore"),
         "disabled": Entry("celeriac.results.disabled:DisabledStore"),
+        **dict.fromkeys(_REDIS_SCHEMES, _REDIS_STORE),
+        "rpc": Entry("celeriac.results.rpc:RpcStore"),
     },
     "executor": {
         "prefork": Entry(_ROOMS),

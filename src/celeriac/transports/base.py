@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
-    "Envelope", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec",
+    "Envelope", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec",
     "Release", "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
@@ -113,6 +113,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     survives_restart: bool
     max_batch: int
     max_delay: float | None = None  #: seconds; None: unlimited
+    #: seconds; how exactly a delay is kept. A message may come this much early, and the worker holds it till its time
+    delay_resolution: float = 0.0
     max_body_bytes: int | None = None
 
 
@@ -230,19 +232,46 @@ class Counts(Protocol):
     def counts(self, queue: str) -> QueueCounts: ...
 
 
-class Subscription(Protocol):
-    """An endless stream of envelopes, until it is closed."""
+class Heard(msgspec.Struct, array_like=True, gc=False):
+    """What a :class:`Subscription` hands out."""
 
-    def __aiter__(self) -> Subscription: ...
-    async def __anext__(self) -> Envelope: ...
-    async def aclose(self) -> None: ...
+    envelope: Envelope
+    route: Route
+
+
+class Subscription(Protocol):
+    """A queue of its own that is fed by an exchange, and gone when it is closed. Blocking; one thread receives."""
+
+    def receive(self, limit: int, wait: float) -> Sequence[Heard]:
+        """Up to ``limit`` messages; waits up to ``wait`` seconds for the first, then returns what there is."""
+        ...
+
+    def interrupt(self) -> None:
+        """Make a waiting ``receive`` return soon. Called from any thread."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Broadcast(Protocol):
-    """Fan-out for events and remote control. At most once, never stored."""
+    """Fan-out and replies, for events and remote control. At most once, never stored for long. Thread-safe.
 
-    def publish(self, topic: str, batch: Sequence[Envelope]) -> None: ...
-    def subscribe(self, topics: Sequence[str]) -> Subscription: ...
+    Exchanges are named by the routes and queue declarations that use them (``exchange_type`` fanout, topic or
+    direct), as Celery's pidbox and event exchanges are; a message that nobody has subscribed to vanishes.
+    """
+
+    def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
+        """``deadline``: on ``time.monotonic()``. Raises ``OperationalError`` and its kin."""
+        ...
+
+    def subscribe(self, queue: QueueSpec, keys: Sequence[str] = ()) -> Subscription:
+        """Declare ``queue`` and bind it to its exchange, for its own routing key or for all of ``keys``.
+
+        What is published after the return is received. Blocking.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 class Transport(Protocol):

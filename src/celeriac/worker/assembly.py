@@ -155,6 +155,8 @@ class Pipeline:
             crash_budget=numbers.crash_budget,
             broker_keeps_delays=capabilities.delays,
             max_delay=capabilities.max_delay,
+            # what may come early is kept here: parked again, it would come at once
+            horizon=max(AdmissionPolicy().horizon, 2 * capabilities.delay_resolution),
         )
         self.lane = Lane("celeriac-settle")
         self.claims = claims = Claims()
