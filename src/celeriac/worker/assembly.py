@@ -58,9 +58,12 @@ _YOUNG_OBJECTS = 20_000
 
 def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
-    store: ResultStore | None, clock: Clock = SYSTEM_CLOCK,
+    store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
 ) -> Worker:  # fmt: skip
-    """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work."""
+    """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
+
+    ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
+    """
     numbers = plan(options, settings)
     limits = Limits(
         wire_bytes=settings.broker_max_message_bytes, decompressed_bytes=settings.task_max_decompressed_bytes
@@ -93,7 +96,7 @@ def build_worker(
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
     )
     executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
-    parts = Parts(numbers, tasks, executor, transport, store, limits, clock)
+    parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
     show = Show(options, log_options, transport_url(settings), store_url(settings, transport, store), settings)
     return Worker(parts, show, Random())
 
@@ -132,6 +135,7 @@ class Parts(NamedTuple):
     store: ResultStore | None
     limits: Limits
     clock: Clock
+    outlet: Transport | None = None  #: where follow-up messages go, if not to ``transport``
 
 
 class Show(NamedTuple):
@@ -161,7 +165,9 @@ class Pipeline:
         self.lane = Lane("celeriac-settle")
         self.claims = claims = Claims()
         self.session = session = Session(transport, numbers.queues, numbers.hostname, claims, self.lane, clock, random)
-        self.settle = settle = Settle(session, claims, transport, parts.store, numbers, self.lane, clock, random)
+        self.settle = settle = Settle(
+            session, claims, transport, parts.outlet or transport, parts.store, numbers, self.lane, clock, random
+        )
         self.dispatch = dispatch = Dispatch(claims, executor, session)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, numbers.hostname, clock)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
@@ -176,10 +182,9 @@ class Pipeline:
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
-        if not capabilities.delays:
-            services.append(
-                Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
-            )
+        services.append(
+            Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
+        )
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
