@@ -517,14 +517,18 @@ def replay(link: Link, ids: Sequence[int], now: int) -> list[str]:
 
 #: what subscribers may miss: more than this many messages, or older than this many milliseconds
 _REMEMBERED, _REMEMBERED_MS = 10_000, 60_000
+#: rows that one look reads
+_LOOK_AT = 1000
 
 
-def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
+def cast(link: Link, rows: Sequence[tuple[str, bytes]], now: int, patience: float) -> None:
+    """Store ``(exchange, message)`` for whoever reads within the next minute; the oldest make room."""
+
     def work(connection: sqlite3.Connection) -> None:
-        for envelope in envelopes:
-            connection.execute(
-                "INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)", (topic, now, envelope)
-            )
+        connection.executemany(
+            "INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)",
+            [(exchange, now, data) for exchange, data in rows],
+        )
         newest = connection.execute("SELECT max(id) FROM broadcast").fetchone()[0]
         connection.execute("DELETE FROM broadcast WHERE id <= ?", (newest - _REMEMBERED,))
         connection.execute(
@@ -532,7 +536,7 @@ def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
             (now - _REMEMBERED_MS,),
         )
 
-    link.write(work, essential=False)
+    link.write(work, patience=patience, essential=False)
 
 
 def last_cast(link: Link) -> int:
@@ -545,9 +549,15 @@ def last_cast(link: Link) -> int:
     return number
 
 
-def casts_since(link: Link, number: int) -> list[tuple[int, str, bytes]]:
-    return link.read(
+def casts_since(link: Link, number: int, exchange: str, oldest: int) -> tuple[int, list[bytes], bool]:
+    """The last id looked at, what was sent to ``exchange`` not before ``oldest``, and whether there may be more."""
+    rows = link.read(
         lambda connection: connection.execute(
-            "SELECT id, topic, envelope FROM broadcast WHERE id > ? ORDER BY id LIMIT 1000", (number,)
+            "SELECT id, CASE WHEN topic = ? AND sent_at >= ? THEN envelope END FROM broadcast WHERE id > ? "
+            "ORDER BY id LIMIT ?",
+            (exchange, oldest, number, _LOOK_AT),
         ).fetchall()
     )
+    seen = rows[-1][0] if rows else number
+    # somebody else may have put other values into the file
+    return seen, [data for _, data in rows if isinstance(data, bytes)], len(rows) == _LOOK_AT

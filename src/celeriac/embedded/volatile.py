@@ -73,7 +73,7 @@ class VolatileEngine:
         #: called, under no lock, after something changed: with the queues, with the task ids
         self.on_messages: set[Callable[[], None]] = set()
         self.on_records: set[Callable[[], None]] = set()
-        self.on_broadcast: set[Callable[[str, Envelope], None]] = set()
+        self._audience: dict[str, set[Callable[[Envelope, Route], None]]] = {}
         self._bindings: dict[str, dict[tuple[str, str], Binding]] = {}
         self._ready: dict[str, list[tuple[int, float, int, Message]]] = {}
         self._delayed: list[tuple[float, int, Message]] = []
@@ -283,6 +283,29 @@ class VolatileEngine:
             before = len(self.buried)
             self.buried = [one for one in self.buried if one.expires_at is None or one.expires_at > now]
             return len(gone) + len(old) + before - len(self.buried)
+
+    # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def listen(self, exchange: str, listener: Callable[[Envelope, Route], None]) -> None:
+        """Call ``listener``, under no lock, with everything that is cast to ``exchange``."""
+        with self.lock:
+            self._audience.setdefault(exchange, set()).add(listener)
+
+    def ignore(self, exchange: str, listener: Callable[[Envelope, Route], None]) -> None:
+        with self.lock:
+            listeners = self._audience.get(exchange, set())
+            listeners.discard(listener)
+            if not listeners:
+                self._audience.pop(exchange, None)
+
+    def has_audience(self, exchange: str) -> bool:
+        return exchange in self._audience
+
+    def cast(self, envelope: Envelope, route: Route) -> None:
+        with self.lock:
+            listeners = list(self._audience.get(route.exchange, ()))
+        for listener in listeners:
+            listener(envelope, route)
 
     # ── news ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
-    "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
-    "Envelope", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec",
-    "Release", "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
+    "Ack", "Audience", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts",
+    "Delivery", "Envelope", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox",
+    "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -272,6 +272,15 @@ class Broadcast(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Audience(Protocol):
+    """Optional, on a Broadcast that can tell in microseconds whether a message would vanish."""
+
+    def anybody(self, exchange: str) -> bool:
+        """False: nobody has subscribed to ``exchange``, so what would be published need not even be written down."""
+        ...
 
 
 class Transport(Protocol):
