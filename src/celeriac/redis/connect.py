@@ -157,6 +157,10 @@ class Link:
                 os.set_blocking(end, False)
             self._poll.register(self._wake[0], select.POLLIN)
 
+    def fileno(self) -> int:
+        """To wait for a reply together with other things. Over TLS, part of a reply may be here already."""
+        return self._socket.fileno()
+
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def is_stale(self) -> bool:

@@ -13,6 +13,8 @@ Ours, which Celery never reads:
     <prefix>_celeriac.owners                       zset     consumers → when they count as dead, unless they report (server ms)
     <prefix>_celeriac.held.<owner>                 hash     claim.index.step.queue → the message's bytes
     <prefix>_celeriac.lease.<owner>                zset     the same fields → when the lease ends (server ms)
+    <prefix>_celeriac.fence.<owner>                string   the last claim that was given up for lost
+    <prefix>_celeriac.settled.<owner>              string   the last settlement that was done
     <prefix>_celeriac.delayed.<queue>              zset     nonce|step|bytes → when it is due (server ms)
     <prefix>_celeriac.wake.<queue>                 list     one token, for some seconds: "there is something"
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
@@ -63,11 +65,15 @@ class Keys:
         ours = f"{prefix}_celeriac."
         self.owners = f"{ours}owners"
         self.served = f"{ours}served"
+        self.amnesty = f"{ours}amnesty"
         self.queues = f"{ours}queues"
         self._held = f"{ours}held."
         self._lease = f"{ours}lease."
         self._delayed = f"{ours}delayed."
         self._wake = f"{ours}wake."
+        self._fence = f"{ours}fence."
+        self._settled = f"{ours}settled."
+        self._peek = f"{ours}peek."
         self._binding = f"{prefix}_kombu.binding."
         self._permanent = f"{prefix}_kombu.binding_permanent."
         self._step_of = [max(step for step in steps if step <= level) for level in range(_HIGHEST_PRIORITY + 1)]
@@ -119,6 +125,15 @@ class Keys:
 
     def lease(self, owner: str) -> str:
         return self._lease + owner
+
+    def fence(self, owner: str) -> str:
+        return self._fence + owner
+
+    def settled(self, owner: str) -> str:
+        return self._settled + owner
+
+    def peek(self, list_: str) -> str:
+        return self._peek + list_
 
     def delayed(self, queue: str) -> str:
         return self._delayed + queue

@@ -1,7 +1,7 @@
--- Sends: lists of messages and delayed messages, read off KEYS and ARGV from a place on.
--- ARGV: number of lists; per list the number of its messages, the messages, oldest first (KEYS: list, wake); then
--- the number of delayed messages, for each when it is due (ms), its member, and the list it goes to if nobody of ours
--- serves the queue ("" KEYS: delayed, wake, list), the queue; and before them the key of the served.
+-- Sends, read off KEYS and ARGV from a place on.
+-- ARGV: number of lists; per list the number of its messages and the messages, oldest first. KEYS: list, wake.
+-- Then the number of delayed messages; per message: when it is due (ms), nonce|step|, queue, the message. KEYS: served
+-- (if there are any), then per message: delayed, wake, and the list for when no consumer of ours serves the queue.
 
 -- ms since a queue was last seen served by us, up to which its delayed messages wait where only we look
 local SERVED_MS = 60000
@@ -9,6 +9,10 @@ local SERVED_MS = 60000
 local function send(key, argument)
   local lists = tonumber(ARGV[argument])
   argument = argument + 1
+  for number = 1, lists do
+    -- before anything is written, for there is no way back
+    redis.call('LLEN', KEYS[key + 2 * number - 2])
+  end
   for _ = 1, lists do
     local count = tonumber(ARGV[argument])
     many('LPUSH', KEYS[key], ARGV, argument + 1, argument + count)

@@ -1,17 +1,19 @@
 #!lua flags=allow-oom
 --@include _common.lua
 -- Take up to max messages, in the order of the lists given; what is due among the delayed comes first into its list.
--- KEYS: owners, held, lease, then per queue: delayed, wake; then the lists
--- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, then per list its place (step.queue)
+-- KEYS: owners, held, lease, fence, then per queue: delayed, wake; then the lists
+-- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, per list its place (step.queue)
 -- Answers: ms until the next delayed message is due (or -1), errors, then number of a list and its messages, newest
 -- first, for each list that had some.
 local owner, claim, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local separator, queues = ARGV[6], tonumber(ARGV[7])
 local now = now_ms()
+-- a claim that was given up for lost and comes late after all must not take anything
+if tonumber(claim) <= tonumber(redis.call('GET', KEYS[4]) or 0) then return { -1, {} } end
 -- who claims lives, and must be listed before it holds anything
 redis.call('ZADD', KEYS[1], now + ARGV[5], owner)
 
-local first_list = 3 + 2 * queues
+local first_list = 4 + 2 * queues
 local errors = {}
 local next_due = -1
 
@@ -36,14 +38,15 @@ local function bring_due(queue, delayed, list)
 end
 
 local place_of_queue = 7 + queues
-local base = {}
+local base, wake_of = {}, {}
 for number = first_list + 1, #KEYS do
   local step, queue = string.match(ARGV[place_of_queue + number - first_list], '^(%d+)%.(.*)$')
   if step == '0' then base[queue] = KEYS[number] end
 end
 for number = 1, queues do
   local queue = ARGV[7 + number]
-  bring_due(queue, KEYS[2 + 2 * number], base[queue])
+  wake_of[queue] = KEYS[4 + 2 * number]
+  bring_due(queue, KEYS[3 + 2 * number], base[queue])
 end
 
 local answer = { -1, errors }
@@ -77,7 +80,7 @@ end
 
 if taken == 0 then
   for number = 1, queues do
-    local first = redis.pcall('ZRANGE', KEYS[2 + 2 * number], 0, 0, 'WITHSCORES')
+    local first = redis.pcall('ZRANGE', KEYS[3 + 2 * number], 0, 0, 'WITHSCORES')
     if not first.err and #first > 0 then
       local left = math.max(0, first[2] - now)
       if next_due < 0 or left < next_due then next_due = left end
@@ -86,9 +89,10 @@ if taken == 0 then
   answer[1] = next_due
 elseif room == 0 then
   -- there may be more, for somebody else
-  for number = 1, queues do
-    local list = base[ARGV[7 + number]]
-    if redis.call('EXISTS', list) == 1 then wake(KEYS[3 + 2 * number]) end
+  for number = first_list + 1, #KEYS do
+    if redis.call('EXISTS', KEYS[number]) == 1 then
+      wake(wake_of[string.match(ARGV[place_of_queue + number - first_list], '^%d+%.(.*)$')])
+    end
   end
 end
 return answer

@@ -2,8 +2,9 @@
 --@include _common.lua
 --@include _give_back.lua
 -- What every consumer does every few seconds: report that it lives, and give back what others died with or did not
--- renew. KEYS: owners, served, amnesty. ARGV: prefix, separator, dead ms, room, number of owners reporting, owners,
--- queues they serve. Answers how many messages were given back.
+-- renew. KEYS: owners, served, amnesty, peek. ARGV: prefix, separator, dead ms, room, number of owners reporting, owners,
+-- queues they serve. Answers how many messages were given back, and whether the first owner is the one that watches
+-- the list for which peek stands.
 local prefix, separator, dead_ms, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local owners = tonumber(ARGV[5])
 local now = now_ms()
@@ -20,7 +21,13 @@ end
 for number = 6, 5 + owners do redis.call('ZADD', KEYS[1], now + dead_ms, ARGV[number]) end
 for number = 6 + owners, #ARGV do redis.call('ZADD', KEYS[2], now, ARGV[number]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 3600000)
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local looks = 0
+local watcher = redis.call('GET', KEYS[4])
+if not watcher or watcher == ARGV[6] then
+  redis.call('SET', KEYS[4], ARGV[6], 'PX', dead_ms)
+  looks = 1
+end
+if redis.call('EXISTS', KEYS[3]) == 1 then return { 0, looks } end
 
 local returned = 0
 for _, owner in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
@@ -45,4 +52,4 @@ for _, owner in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     if #lapsed > 0 then returned = returned + give_back(prefix, separator, owner, lapsed, true, false) end
   end
 end
-return returned
+return { returned, looks }

@@ -3,14 +3,18 @@
 --@include _give_back.lua
 --@include _store.lua
 --@include _send.lua
--- Results, sends and settlements, all of them or nothing.
--- KEYS: results; sends (see there); per owner: held, lease; per return to a later time: delayed, wake; per burial: the list
--- ARGV: prefix, separator; results; sends; number of owners, per owner: its name,
---   number of acknowledged fields, fields; number of returned ones: field, counted, ms (0: to the head) and nonce;
---   number of buried ones: field, epitaph, ms it is kept
--- Answers owner, field, owner, field … of what was no longer held.
+-- Results, sends and settlements, under a number: all of them, once.
+-- KEYS: settled; results; sends (see the pieces); per owner: held, lease, per returned one: delayed, wake, per buried
+-- one: its list. ARGV: prefix, separator, number; results; sends; number of owners; per owner: its name, number of
+-- acknowledged fields, fields, number of returned ones (field, counted, ms or 0: at once, nonce), number of buried
+-- ones (field, epitaph, ms it is kept).
+-- Answers the numbers of results that cannot be judged here (then only the others are stored, and nothing else is
+-- done), and owner, field, owner, field … of what was no longer held.
 local prefix, separator = ARGV[1], ARGV[2]
-local key, argument = store(1, 3)
+-- told again because the answer was lost on its way
+if tonumber(ARGV[3]) <= tonumber(redis.call('GET', KEYS[1]) or 0) then return { {}, {} } end
+local key, argument, unsure = store(2, 4)
+if #unsure > 0 then return { unsure, {} } end
 key, argument = send(key, argument)
 local lost = {}
 local function lose(owner, field)
@@ -49,13 +53,19 @@ for _ = 1, owners do
       local _, _, step, queue = read_field(field)
       payload = marked(payload, counted == '1', false)
       if until_ == '0' then
-        redis.call('RPUSH', list_of(prefix, separator, step, queue), payload)
+        local pushed = redis.pcall('RPUSH', list_of(prefix, separator, step, queue), payload)
+        if type(pushed) == 'table' and pushed.err then
+          -- a key of another type is in the way: it stays held, and comes back when its lease ends
+          payload = nil
+        end
       else
         redis.call('ZADD', delayed, until_, nonce .. '|' .. step .. '|' .. payload)
       end
-      redis.call('HDEL', held, field)
-      redis.call('ZREM', lease, field)
-      woken[wake_key] = true
+      if payload then
+        redis.call('HDEL', held, field)
+        redis.call('ZREM', lease, field)
+        woken[wake_key] = true
+      end
     else
       lose(owner, field)
     end
@@ -83,4 +93,5 @@ for _ = 1, owners do
     end
   end
 end
-return lost
+redis.call('SET', KEYS[1], ARGV[3], 'PX', 600000)
+return { {}, lost }
