@@ -119,13 +119,15 @@ def milliseconds(seconds: float | None) -> int:
     return max(1, round(seconds * 1000)) if seconds is not None and seconds > 0 else 0
 
 
-def digest(value: bytes) -> str:
-    """What ``redis.sha1hex`` makes of it."""
-    return hashlib.sha1(value, usedforsecurity=False).hexdigest()
+def digest(value: bytes | None) -> str:
+    """What ``redis.sha1hex`` makes of it; of nothing, nothing."""
+    return "" if value is None else hashlib.sha1(value, usedforsecurity=False).hexdigest()
 
 
-def is_success(value: bytes) -> bool:
+def is_success(value: bytes | None) -> bool:
     """Whether these stored bytes must stay. Bytes that are no result need not."""
+    if value is None:
+        return False
     try:
         return stored_status(value).status == "SUCCESS"
     except DecodeError:

@@ -95,5 +95,3 @@ def packed(value: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
         return value
     whole = b"%b%b\x00%b" % (COMPRESSED, mime.encode(), data)
     return whole if len(whole) < len(value) else value
-
-
