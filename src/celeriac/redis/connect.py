@@ -8,6 +8,7 @@ is of no more use. Raises what ``errors.py`` translates.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import select
 import socket
@@ -290,7 +291,7 @@ def connection_arguments(address: Address, endpoint: Endpoint, limit: float) -> 
         "db": endpoint.db, "username": login.username, "password": login.password,
         "credential_provider": login.provider, "client_name": address.client_name, "protocol": 3,
         "socket_timeout": limit, "socket_connect_timeout": limit, "health_check_interval": 0,
-        "lib_name": None, "lib_version": None, **_QUIET,
+        **_QUIET,
     }  # fmt: skip
     if endpoint.path is not None:
         return {**arguments, "path": endpoint.path}
@@ -301,12 +302,14 @@ def connection_arguments(address: Address, endpoint: Endpoint, limit: float) -> 
 
 
 def _quiet() -> dict[str, Any]:
-    # newer releases of redis-py would ask for notices of maintenance, one more round trip that most servers refuse
-    try:
+    """What keeps redis-py from asking more of the server than to log in; its releases differ in how they are told."""
+    known = inspect.signature(vendor.AbstractConnection.__init__).parameters
+    quiet: dict[str, Any] = dict.fromkeys(("driver_info",) if "driver_info" in known else ("lib_name", "lib_version"))
+    if "maint_notifications_config" in known:
         from redis.maint_notifications import MaintNotificationsConfig
-    except ImportError:
-        return {}
-    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+        quiet["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return quiet
 
 
 _QUIET = _quiet()
