@@ -8,6 +8,7 @@ is of no more use. Raises what ``errors.py`` translates.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import select
 import socket
@@ -36,8 +37,35 @@ _NOTHING = object()
 pack: Callable[[tuple[Argument, ...]], bytes] = cast("Any", hiredis.pack_command)
 
 
+class Wake:
+    """Rung from any thread, heard by a link that listens. Outlives links."""
+
+    def __init__(self) -> None:
+        self._ear, self._mouth = socket.socketpair()
+        for end in (self._ear, self._mouth):
+            end.setblocking(False)
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody listens
+            self._mouth.send(b"\0")
+
+    def drain(self) -> bool:
+        """Whether it was rung since the last time."""
+        try:
+            return bool(self._ear.recv(4096))
+        except OSError:
+            return False
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
+
+    def close(self) -> None:
+        self._mouth.close()
+        self._ear.close()
+
+
 class Link:
-    """One connection to one server. Blocking; one thread at a time, but :meth:`interrupt` comes from any."""
+    """One connection to one server. Blocking; one thread at a time."""
 
     def __init__(self, connection: Any, endpoint: Endpoint, answer_timeout: float) -> None:
         #: redis-py's, connected; we speak on its socket
@@ -48,13 +76,15 @@ class Link:
         self._pending = getattr(self._socket, "pending", None)  # decrypted bytes that no poll would tell of
         self._poll = select.poll()
         self._poll.register(self._socket.fileno(), select.POLLIN)
-        self._wake: tuple[int, int] | None = None
+        self._wake: Wake | None = None
         #: messages that came between replies (subscriptions)
         self._pushed: deque[list[Any]] = deque()
         self._timeout: float | None = -1.0
         self.endpoint = endpoint
         self.pid = os.getpid()
         self.used_at = time.monotonic()
+        #: it was idle before: what broke it may have happened long ago
+        self.reused = False
         #: of no more use
         self.broken = False
         #: names of the scripts that this server is known to have
@@ -75,8 +105,12 @@ class Link:
 
     def call_many(self, commands: Sequence[Command], deadline: float | None = None) -> list[Any]:
         """Send them in one go and return their replies; error replies stand among them as ``ReplyError``."""
-        self.send(b"".join([pack(tuple(command)) for command in commands]), deadline)
+        self.send_many(commands, deadline)
         return [self.receive(deadline) for _ in commands]
+
+    def send_many(self, commands: Sequence[Command], deadline: float | None = None) -> None:
+        """Send them in one go; their replies are due."""
+        self.send(b"".join([pack(tuple(command)) for command in commands]), deadline)
 
     def send(self, packed: bytes, deadline: float | None = None) -> None:
         """Write what ``pack`` made; as many replies are due as there are commands in it."""
@@ -115,7 +149,7 @@ class Link:
     def listen(self, wait: float) -> list[list[Any]]:
         """Messages of subscriptions: those that are there, else wait up to ``wait`` seconds for some.
 
-        Returns early with nothing when :meth:`interrupt` was called. Nothing else may be due.
+        Returns early with nothing when its :class:`Wake` was rung. Nothing else may be due.
         """
         try:
             self._parse_pushed()
@@ -139,29 +173,24 @@ class Link:
         if self._pending is not None and self._pending():
             return True
         ready = self._poll.poll(max(0.0, wait) * 1000)
-        if self._wake is not None and any(fd == self._wake[0] for fd, _ in ready):
-            os.read(self._wake[0], 4096)
-        return any(fd == self._socket.fileno() for fd, _ in ready)
+        if self._wake is not None and len(ready) > 0 and self._wake.drain():
+            return any(fd != self._wake.fileno() for fd, _ in ready)
+        return bool(ready)
 
-    def interrupt(self) -> None:
-        """Make a :meth:`listen` that waits, or else the next one, return soon. From any thread."""
-        if self._wake is not None:
-            with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody listens
-                os.write(self._wake[1], b"\0")
-
-    def make_interruptible(self) -> None:
-        """Before the first :meth:`interrupt`; takes two descriptors."""
-        if self._wake is None:
-            self._wake = os.pipe()
-            for end in self._wake:
-                os.set_blocking(end, False)
-            self._poll.register(self._wake[0], select.POLLIN)
+    def wake_by(self, wake: Wake) -> None:
+        """From now on ``wake.ring()`` makes a :meth:`listen` that waits, or else the next one, return soon."""
+        self._wake = wake
+        self._poll.register(wake.fileno(), select.POLLIN)
 
     def fileno(self) -> int:
         """To wait for a reply together with other things. Over TLS, part of a reply may be here already."""
         return self._socket.fileno()
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def fileno(self) -> int:
+        """To wait for an answer with others; -1 once closed."""
+        return self._socket.fileno()
 
     def is_stale(self) -> bool:
         """Whether an idle link has been closed by the other side, or has something to say that nobody asked for."""
@@ -204,9 +233,6 @@ class Link:
         """Idempotent. In a forked child the parent's connection stays as it is."""
         self.broken = True
         self._connection.disconnect()
-        wake, self._wake = self._wake, None
-        for end in wake or ():
-            os.close(end)
 
 
 def open_link(address: Address, deadline: float | None = None, *, answer_timeout: float | None = None) -> Link:
@@ -269,7 +295,7 @@ def connection_arguments(address: Address, endpoint: Endpoint, limit: float) -> 
         "db": endpoint.db, "username": login.username, "password": login.password,
         "credential_provider": login.provider, "client_name": address.client_name, "protocol": 3,
         "socket_timeout": limit, "socket_connect_timeout": limit, "health_check_interval": 0,
-        "lib_name": None, "lib_version": None, **_QUIET,
+        **_QUIET,
     }  # fmt: skip
     if endpoint.path is not None:
         return {**arguments, "path": endpoint.path}
@@ -280,12 +306,14 @@ def connection_arguments(address: Address, endpoint: Endpoint, limit: float) -> 
 
 
 def _quiet() -> dict[str, Any]:
-    # newer releases of redis-py would ask for notices of maintenance, one more round trip that most servers refuse
-    try:
+    """What keeps redis-py from asking more of the server than to log in; its releases differ in how they are told."""
+    known = inspect.signature(vendor.AbstractConnection.__init__).parameters
+    quiet: dict[str, Any] = dict.fromkeys(("driver_info",) if "driver_info" in known else ("lib_name", "lib_version"))
+    if "maint_notifications_config" in known:
         from redis.maint_notifications import MaintNotificationsConfig
-    except ImportError:
-        return {}
-    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+        quiet["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return quiet
 
 
 _QUIET = _quiet()
@@ -331,6 +359,7 @@ class Links:
         if self._pid != os.getpid() or link.pid != self._pid:
             return
         if not link.broken:
+            link.reused = True
             self._idle.append(link)
         if self._free is not None:
             self._free.release()

@@ -45,7 +45,9 @@ class Script:
         self._load(link, deadline)
         return self._call(link, keys, arguments, deadline)
 
-    def _call(self, link: Link, keys: Sequence[str | bytes], arguments: Sequence[Argument], deadline: float | None) -> Any:
+    def _call(
+        self, link: Link, keys: Sequence[str | bytes], arguments: Sequence[Argument], deadline: float | None
+    ) -> Any:
         sha = self._old_sha if _OLD in link.scripts else self._sha
         return link.call("EVALSHA", sha, len(keys), *keys, *arguments, deadline=deadline)
 
