@@ -40,8 +40,9 @@ class Ended(Exception):
 
     how: How
 
-    def __init__(self, how: How) -> None:
+    def __init__(self, how: How, by_toxic: bool = False) -> None:
         self.how = how
+        self.by_toxic = by_toxic
 
 
 class Pipe:
@@ -99,7 +100,7 @@ class Pipe:
         await self._send(data[:at])
         placed.strike()
         if how != "stall":
-            raise Ended(how)
+            raise Ended(how, by_toxic=True)
         self.released.clear()
         await self._send(data[at:])
 
@@ -181,8 +182,9 @@ class Link:
                     group.create_task(pipe.read())
                     group.create_task(pipe.write())
         except* Ended as ended:
-            self._how = _first_word(ended)
-            house.ended += 1
+            first = _first(ended)
+            self._how = first.how
+            house.ended += first.by_toxic
 
     def release(self) -> None:
         for pipe in self._pipes:
@@ -194,9 +196,9 @@ class Link:
             self.task.cancel()
 
 
-def _first_word(ended: BaseExceptionGroup[Ended]) -> How:
+def _first(ended: BaseExceptionGroup[Ended]) -> Ended:
     first = ended.exceptions[0]
-    return first.how if isinstance(first, Ended) else _first_word(first)
+    return first if isinstance(first, Ended) else _first(first)
 
 
 def _close(end: socket.socket, how: How) -> None:
