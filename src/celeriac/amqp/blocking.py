@@ -130,6 +130,11 @@ class BlockingConnection:
                 pass
             self._drop("The connection is closed.")
 
+    def abandon(self) -> None:
+        """Hang up without a word, as a child process must whose parent still uses the connection. Idempotent."""
+        self._core.lost("The connection was given up.", [])
+        self._wire.close()
+
     # ── for the channels ─────────────────────────────────────────────────────────────────────────────────────
 
     def _result(self, call: Call, deadline: float) -> Call:
