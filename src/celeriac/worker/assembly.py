@@ -33,6 +33,7 @@ from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
+from celeriac.worker.pacing import Pacing
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
@@ -169,7 +170,8 @@ class Pipeline:
             session, claims, transport, parts.outlet or transport, parts.store, numbers, self.lane, clock, random
         )
         self.dispatch = dispatch = Dispatch(claims, executor, session)
-        self.admission = Admission(claims, settle, facts, policy, parts.limits, numbers.hostname, clock)
+        self.pacing = Pacing(facts, numbers.rate_limits)
+        self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
         self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
@@ -285,7 +287,6 @@ class Worker:
         if not self._show.options.quiet:
             sys.stdout.write(self._banner())
             sys.stdout.flush()
-        self._warn()
         # only there do tasks print in this process
         end_of_output = logs.redirect_output(self._show.logs) if self._parts.plan.pool == "solo" else None
         sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -307,14 +308,6 @@ class Worker:
             if end_of_output is not None:
                 end_of_output()
             end_of_logs()
-
-    def _warn(self) -> None:
-        """Say what was asked for and will not happen."""
-        if self._show.settings.worker_disable_rate_limits:
-            return
-        limited = sorted(name for name, task in self._parts.tasks.items() if task.runnable_options.rate_limit)
-        if limited:
-            logger.warning("rate limits are not enforced by this release: %s", ", ".join(limited[:5]))
 
     async def _serve_with_signals(self) -> int:
         loop = asyncio.get_running_loop()
