@@ -105,9 +105,10 @@ def seconds(
 
 def maybe_seconds(
     default: float | timedelta | None, doc: str, *, was: str | None = BY_PATTERN, derive: str | None = None,
+    differs: Differs | None = None,
 ) -> MaybeSeconds:  # fmt: skip
     """Declare a duration that may be None."""
-    return cast("MaybeSeconds", setting(default, doc, was=was, derive=derive))
+    return cast("MaybeSeconds", setting(default, doc, was=was, derive=derive, differs=differs))
 
 
 def url(
