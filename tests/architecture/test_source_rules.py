@@ -31,6 +31,7 @@ _WAITS = {"wait", "acquire", "join", "recv"}
 #: (file, function) → why the wait there ends
 BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
     ("embedded/doorbell.py", "drain"): "the socket does not block",
+    ("testing/servers.py", "answers"): "create_connection gave the socket a timeout of a second",
     ("embedded/file.py", "_before_fork"): "the lock is held for dictionary updates only",
     ("executors/children/desk.py", "_courier"): "a child waits for its parent; the parent's end ends the socket",
     ("executors/children/link.py", "_on_readable"): "the socket does not block",
