@@ -40,6 +40,7 @@ BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
     ("executors/children/link.py", "_on_readable"): "the socket does not block",
     ("executors/children/nursery.py", "_drain_wake"): "the socket does not block",
     ("executors/crews/sequential.py", "run"): "a child waits for its parent; the parent's end ends the poll",
+    ("testing/links.py", "_close"): "the socket does not block",
     (
         "executors/crews/threads.py",
         "run",
