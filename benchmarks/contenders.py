@@ -40,15 +40,17 @@ class Product:
     own: bool = False
     #: what it can do beside draining and sending one at a time
     concurrent: bool = False
+    #: whether it can send to RabbitMQ without waiting for confirms, and whether it waits unless told otherwise
     unconfirmed: bool = True
-    has_results: bool = True
+    confirms: bool = False
 
     def variables(self, site: Site, *, results: bool, **more: str) -> dict[str, str]:
         inherited = dict(os.environ)
         # make sets it for the repository's sake; who installs a package has its bytecode compiled
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)
         inherited.pop("VIRTUAL_ENV", None)
-        path = [str(HERE / "apps"), *(inherited.get("PYTHONPATH", "").split(os.pathsep) if self.own else ())]
+        # ours is measured as it stands in this checkout, wherever the environment's editable install leads
+        path = [str(HERE / "apps"), *([str(ROOT / "src")] if self.own else ())]
         return {
             **inherited,
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
@@ -79,7 +81,7 @@ def own(broker: str) -> Product:
     results = {"redis": "celery-task-meta-*", "rabbitmq": "celery-task-meta-*", "sqlite": "result"}[broker]
     return Product(
         "celeriac", "celeriac_app", Path(sys.executable), (command,), results, note, 20_000, has_parent=True, own=True,
-        concurrent=True,
+        concurrent=True, confirms=True,
     )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def taskiq(kind: str) -> Product:
     note = f"{brokers[kind]}; 2 workers, 100 coroutines each, uvloop; no bulk API: gathers 200 sends"
     return Product(
         f"TaskIQ {kind}", "taskiq_app", PEERS / "python", (command,), "taskiq-result:*", note, 3_000,
-        environment={"BENCH_KIND": kind}, concurrent=True, unconfirmed=kind != "aio-pika",
+        environment={"BENCH_KIND": kind}, concurrent=True, unconfirmed=kind != "aio-pika", confirms=True,
     )  # fmt: skip
 
 

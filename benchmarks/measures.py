@@ -87,11 +87,11 @@ def drain(product: Product, place: Place | Far, count: int, *, results: bool) ->
     site = place.fresh()
     client(product, site, "fill", count, results=results, BENCH_CONFIRMS="0")
     with serving(product, site, results=results) as started:
-        began, first = _reach(site, started, max(1, count // 10), START)
+        began, first = reach(site, started, max(1, count // 10), START)
         if first == 0:
             raise CutOff(f"no task ran within {START:.0f} s: {started.last_words()}")
         meter = Meter(product, site, started)
-        ended, last = _reach(site, started, count - count // 50, LIMIT)
+        ended, last = reach(site, started, count - count // 50, LIMIT)
         ran = max(1, last - first)
         figures: dict[str, Any] = {"rate": ran / (ended - began), "count": count, **meter.per_task(ran)}
         if last < count - count // 50:
@@ -101,7 +101,7 @@ def drain(product: Product, place: Place | Far, count: int, *, results: bool) ->
         return figures
 
 
-def _reach(site: Site, started: Workers, goal: int, seconds: float) -> tuple[float, int]:
+def reach(site: Site, started: Workers, goal: int, seconds: float) -> tuple[float, int]:
     """When the goal was reached, or the time over; how many tasks had run then."""
     ends = time.perf_counter() + seconds
     while True:
@@ -116,7 +116,7 @@ def _checked(
     product: Product, place: Place | Far, site: Site, started: Workers, count: int, *, results: bool
 ) -> dict[str, str]:
     """A word on what is missing, a while after the measurement."""
-    _, ran = _reach(site, started, count, 5.0)
+    _, ran = reach(site, started, count, 5.0)
     if ran < count:
         return {"note": f"{count - ran:,} of {count:,} tasks never ran"}
     if results:
@@ -133,14 +133,13 @@ def send(product: Product, place: Place | Far, action: str, amount: float, *, co
     return client(product, place.fresh(), action, amount, results=False, BENCH_CONFIRMS="1" if confirms else "0")
 
 
-def round_trip(product: Product, place: Place | Far, seconds: float) -> dict[str, Any]:
-    """``delay().get()``, in milliseconds."""
+def round_trip(product: Product, place: Place | Far, seconds: float, warm_up: int = 20) -> dict[str, Any]:
+    """``delay().get()``, in milliseconds. Publishing is confirmed where that is the product's default."""
     site = place.fresh()
-    with serving(product, site, results=True, BENCH_WAITS="1") as started:
-        time.sleep(0.5)
-        started.check()
+    more = {"BENCH_WAITS": "1", "BENCH_CONFIRMS": "1" if product.confirms else "0"}
+    with serving(product, site, results=True, **more) as started:
         try:
-            figures = client(product, site, "roundtrip", seconds, results=True, BENCH_WAITS="1")
+            figures = client(product, site, "roundtrip", seconds, results=True, BENCH_WARM_UP=str(warm_up), **more)
         except RuntimeError as error:
             raise RuntimeError(f"{error} {started.last_words()}") from None
     return {"p50": figures["p50"] * 1e3, "p99": figures["p99"] * 1e3, "count": figures["count"]}
@@ -151,6 +150,6 @@ def idle_memory(product: Product, place: Place) -> float:
     site = place.fresh()
     client(product, site, "fill", 2, results=True)
     with serving(product, site, results=True) as started:
-        _reach(site, started, 2, START)
+        reach(site, started, 2, START)
         time.sleep(1)
         return memory_mib(started.roots[0])

@@ -132,7 +132,7 @@ class Rabbit(Place):
         super().__init__()
         self.server = RabbitServer()
         self.redis = Redis()
-        self._vhost = ""
+        self.vhost = ""
 
     def start(self) -> None:
         self.redis.start()
@@ -140,11 +140,11 @@ class Rabbit(Place):
 
     def fresh(self) -> Site:
         results = self.redis.fresh()
-        if self._vhost:
-            self.server.remove_vhost(self._vhost)
+        if self.vhost:
+            self.server.remove_vhost(self.vhost)
         folder = self._new_folder()
-        self._vhost = f"run{self._runs}"
-        url = self.server.add_vhost(self._vhost)
+        self.vhost = f"run{self._runs}"
+        url = self.server.add_vhost(self.vhost)
         assert self.server.process is not None
         return Site(url, results.results, folder, (self.server.process.pid, *results.server_pids))
 
