@@ -94,7 +94,7 @@ class Report:
         self.limits: dict[str, dict[str, float]] = {}
         #: free lines: broker, what, value, unit, goal
         self.extras: list[dict[str, Any]] = []
-        self.stages: dict[str, dict[str, float]] = {}
+        self.stages: dict[str, dict[str, tuple[float, float]]] = {}  #: wall and processor time
         self.versions: dict[str, str] = {}
 
     def figure(self, row: Row, product: Product) -> Figure:
@@ -165,10 +165,11 @@ class Report:
         if self.stages:
             names = list(dict.fromkeys(name for stages in self.stages.values() for name in stages))
             lines = [
-                [name, *(f"{stages[name]:,.1f}" if name in stages else "–" for stages in self.stages.values())]
+                [name, *(_wall_and_cpu(stages[name]) if name in stages else "–" for stages in self.stages.values())]
                 for name in names
             ]  # fmt: skip
-            found.append(Grid("celeriac, stage by stage, µs per message", ["stage", *map(TITLES.get, self.stages)], lines))
+            header = ["stage", *(f"{TITLES[broker]}: wall, processor" for broker in self.stages)]
+            found.append(Grid("celeriac, stage by stage, µs per message", header, lines))
         return found
 
     def _side_by_side(self, broker: str, figures: list[Figure]) -> Grid:
@@ -266,6 +267,10 @@ class Report:
         parts += [f"- {note}" for note in self.notes()]
         path.with_suffix(".md").write_text("\n".join(parts) + "\n")
         return path
+
+
+def _wall_and_cpu(spent: tuple[float, float]) -> str:
+    return ", ".join(f"{value:,.1f}" for value in spent)
 
 
 def _commit() -> str:

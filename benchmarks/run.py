@@ -145,9 +145,9 @@ class Bench:
     def stages(self, broker: str, place: Place) -> None:
         import stages
 
-        for name, value in stages.of(place, self.arguments.scale):
-            self.report.stages.setdefault(broker, {})[name] = value
-            self.say(f"{broker}.stages", name, shown(value, "µs"))
+        for name, (wall, cpu) in stages.of(place, self.arguments.scale):
+            self.report.stages.setdefault(broker, {})[name] = (wall, cpu)
+            self.say(f"{broker}.stages", name, shown(wall, "µs"), f"cpu {shown(cpu, 'µs')}")
 
     def extras(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
