@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import bare_worker
 import limits
 from places import Far, Place, Rabbit, Redis
 from rows import FAR
@@ -21,6 +23,9 @@ REDIS: dict[str, Callable[[int, float], float]] = {
     "one LPUSH, redis-py": limits.lpush_client,
     "1000 LPUSHes per write, bare socket": limits.lpush_pipelined,
     "claim and acknowledge by 64, bare socket": limits.claim_and_acknowledge,
+    "bare worker: claim, pipe, decode, call, acknowledge": lambda port, seconds: _elsewhere(
+        sys.executable, bare_worker.__file__, port, seconds
+    ),
 }
 RABBIT: dict[str, Callable[[int, str, float], float]] = {
     "one confirmed publish, bare frames": limits.publish_confirmed,
@@ -76,10 +81,12 @@ def _rabbit_line(place: Rabbit, seconds: float) -> Iterator[tuple[str, float]]:
 
 def _py_amqp(place: Rabbit, seconds: float, python: Path) -> float:
     place.fresh()
-    done = subprocess.run(
-        [str(python), limits.__file__, "py_amqp", str(place.server.port), place.vhost, str(seconds)],
-        env=dict(os.environ), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return _elsewhere(python, limits.__file__, "py_amqp", place.server.port, place.vhost, seconds)
+
+
+def _elsewhere(*command: object) -> float:
+    """The figure that another process prints."""
+    done = subprocess.run(list(map(str, command)), env=dict(os.environ), capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise RuntimeError(done.stderr[-500:])
     return float(done.stdout)
