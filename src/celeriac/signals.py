@@ -6,8 +6,6 @@ A signal without receivers costs a look at a list.
 
 from __future__ import annotations
 
-import inspect
-import logging
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -23,8 +21,6 @@ __all__ = [
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_log = logging.getLogger("celeriac.signals")
 
 
 class Signal:
@@ -97,11 +93,17 @@ class Signal:
             try:
                 answers.append((receiver, receiver(signal=self, sender=sender, **facts)))
             except Exception as error:
-                _log.exception("receiver %r of signal %s failed", receiver, self.name)
+                _complain(receiver, self.name)
                 answers.append((receiver, error))
         return answers
 
     send_robust = send
+
+
+def _complain(receiver: Any, name: str) -> None:
+    import logging  # a tenth of what importing an app may cost, for what should not happen
+
+    logging.getLogger("celeriac.signals").exception("receiver %r of signal %s failed", receiver, name)
 
 
 def _is_for(wanted: Any, sender: Any) -> bool:
@@ -118,6 +120,8 @@ def _identity(receiver: Any) -> Any:
 
 
 def _takes_anything(receiver: Any) -> bool:
+    import inspect  # half as long to import as everything else that an app needs
+
     try:
         parameters = inspect.signature(receiver).parameters.values()
     except (TypeError, ValueError):

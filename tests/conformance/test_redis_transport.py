@@ -79,9 +79,7 @@ class TestRedis(TransportSuite):
 class Prefixed(ShortLeases):
     """As on a cluster: everything under one hash tag."""
 
-    broker_transport_options: ClassVar[dict[str, Any]] = {
-        "global_keyprefix": "{house}:", "priority_steps": [0, 5], "queue_order_strategy": "sorted",
-    }  # fmt: skip
+    broker_transport_options: ClassVar[dict[str, Any]] = {"global_keyprefix": "{house}:", "priority_steps": [0, 5]}
 
 
 class TestRedisWithPrefix(TransportSuite):

@@ -182,10 +182,6 @@ class Link:
         self._wake = wake
         self._poll.register(wake.fileno(), select.POLLIN)
 
-    def fileno(self) -> int:
-        """To wait for a reply together with other things. Over TLS, part of a reply may be here already."""
-        return self._socket.fileno()
-
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def fileno(self) -> int:

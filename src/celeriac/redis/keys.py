@@ -2,7 +2,7 @@
 
 Celery's own (kombu 5.7; Celery's producers and workers share them with us), ``prefix`` = ``global_keyprefix``:
 
-    <prefix><queue>                                list     waiting messages of the most urgent step; in by LPUSH, out on the right
+    <prefix><queue>                                list     what waits, of the most urgent step; the oldest on the right
     <prefix><queue><sep><step>                     list     the other priority steps
     <prefix>_kombu.binding.<exchange>              set      routing key, sep, pattern, sep, queue
     <prefix>_kombu.binding_permanent.<exchange>    set      the same, of queues that do not expire
@@ -10,7 +10,7 @@ Celery's own (kombu 5.7; Celery's producers and workers share them with us), ``p
 
 Ours, which Celery never reads:
 
-    <prefix>_celeriac.owners                       zset     consumers → when they count as dead, unless they report (server ms)
+    <prefix>_celeriac.owners                       zset     consumers → when they count as dead (server ms)
     <prefix>_celeriac.held.<owner>                 hash     claim.index.step.queue → the message's bytes
     <prefix>_celeriac.lease.<owner>                zset     the same fields → when the lease ends (server ms)
     <prefix>_celeriac.fence.<owner>                string   the last claim that was given up for lost
@@ -22,7 +22,7 @@ Ours, which Celery never reads:
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires
     <prefix>_celeriac.queues                       set      names of declared queues
     <prefix><queue>.dead, <prefix><queue>.quarantine
-                                                   list     epitaphs (JSON), newest first; gone after task_dead_letter_expires
+                                                   list     epitaphs (JSON), newest first, for task_dead_letter_expires
 
 A field of ``held`` and the name of its owner are the receipt of a message. Everything but declared queues and what is
 in them ends by itself: consumers are struck from the list with the last message they held, the rest has a time to live.
@@ -95,12 +95,12 @@ class Keys:
 
     # ── Celery's ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def list(self, queue: str, step: int = 0) -> str:
+    def list_of(self, queue: str, step: int = 0) -> str:
         return f"{self.prefix}{queue}{self.separator}{step}" if step else self.prefix + queue
 
     def lists(self, queue: str) -> list[str]:
         """All lists of a queue, the most urgent first."""
-        return [self.list(queue, step) for step in self.steps]
+        return [self.list_of(queue, step) for step in self.steps]
 
     def step_of(self, priority: Any) -> int:
         """The step a message of this priority goes to: the largest one that is not above it."""
@@ -170,7 +170,7 @@ class Field(NamedTuple):
     """A field of a ``held`` hash, taken apart."""
 
     claim: int
-    index: int
+    number: int
     step: int
     queue: str
 

@@ -92,7 +92,7 @@ class Server:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(10.0)
 
     def pause(self) -> None:
         """Stop it in its tracks (SIGSTOP), as a server that hangs."""
@@ -210,7 +210,7 @@ class RabbitServer(Server):
         super().stop()
         if self._mapper is not None:
             self._mapper.kill()
-            self._mapper.wait()
+            self._mapper.wait(10.0)
             self._mapper = None
 
     def api(self, method: str, path: str, body: Any = None) -> Any:

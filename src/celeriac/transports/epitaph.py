@@ -1,4 +1,4 @@
-"""What stands on the grave of a message, where a broker keeps dead letters and quarantine in queues of their own. Pure."""
+"""What stands on the grave of a message where a broker keeps dead letters in queues of their own. Pure."""
 
 from __future__ import annotations
 
@@ -39,5 +39,3 @@ def read_epitaph(data: bytes) -> Epitaph:
         return _decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"Not an epitaph: {error}") from error
-
-

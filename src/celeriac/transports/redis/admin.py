@@ -78,7 +78,8 @@ class RedisAdmin:
             *waiting, due, delayed, dead, quarantined = _answers(
                 link,
                 [
-                    *lists, ("ZCOUNT", keys.delayed(queue), "-inf", now), ("ZCOUNT", keys.delayed(queue), f"({now}", "+inf"),
+                    *lists, ("ZCOUNT", keys.delayed(queue), "-inf", now),
+                    ("ZCOUNT", keys.delayed(queue), f"({now}", "+inf"),
                     ("LLEN", keys.buried(queue, False)), ("LLEN", keys.buried(queue, True)),
                 ],
             )  # fmt: skip

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import MessageError
-from celeriac.redis.connect import Links, open_link, pack
+from celeriac.redis.connect import Links, Wake, open_link, pack
 from celeriac.redis.errors import Fault, LinkBroken, ReplyError
 from celeriac.redis.keys import binding_member, read_binding
 from celeriac.transports.base import Heard
@@ -73,11 +73,11 @@ class RedisBroadcast:
         self, link: Link, known: dict[str, list[tuple[str, str]]], route: Route, deadline: float
     ) -> list[str]:  # fmt: skip
         if not route.exchange:
-            return [self._keys.list(route.routing_key)]
+            return [self._keys.list_of(route.routing_key)]
         if route.exchange not in known:
             members = link.call("SMEMBERS", self._keys.binding(route.exchange), deadline=deadline)
             known[route.exchange] = [pair for member in members if (pair := read_binding(self._keys, member))]
-        return [self._keys.list(queue) for key, queue in known[route.exchange] if key == route.routing_key]
+        return [self._keys.list_of(queue) for key, queue in known[route.exchange] if key == route.routing_key]
 
     def subscribe(self, queue: QueueSpec, keys: Sequence[str] = ()) -> Subscription:
         with self._translating:
@@ -94,7 +94,9 @@ class Channels:
 
     def __init__(self, keyprefix: str, db: int, options: Mapping[str, Any]) -> None:
         prefix = options.get("fanout_prefix", True)
-        self._prefix = keyprefix + (str(prefix) if isinstance(prefix, str) else "/{db}." if prefix else "").format(db=db)
+        self._prefix = keyprefix + (str(prefix) if isinstance(prefix, str) else "/{db}." if prefix else "").format(
+            db=db
+        )
         self._patterns = bool(options.get("fanout_patterns", True))
 
     def name(self, exchange: str, key: str) -> str:
@@ -130,13 +132,15 @@ class _Listening:
         self._interrupted = threading.Event()
         self._closed = False
         self._heard_at = time.monotonic()
+        self._wake = Wake()
         self._link = open_link(address)
         try:
-            self._link.make_interruptible()
+            self._link.wake_by(self._wake)
             self._link.send(pack(("PSUBSCRIBE", *self._patterns)))
             self._await_confirmations(time.monotonic() + address.answer_timeout)
         except BaseException:
             self._link.close()
+            self._wake.close()
             raise
 
     def _await_confirmations(self, ends: float) -> None:
@@ -191,14 +195,15 @@ class _Listening:
 
     def interrupt(self) -> None:
         self._interrupted.set()
-        self._link.interrupt()
+        self._wake.ring()
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._pending.clear()
-            self._link.interrupt()
+            self._wake.ring()
             self._link.close()
+            self._wake.close()
 
 
 class _Replies:
@@ -210,7 +215,7 @@ class _Replies:
     ) -> None:  # fmt: skip
         self._keys = keys
         self._queue = queue
-        self._name = keys.list(queue.name)
+        self._name = keys.list_of(queue.name)
         self._limits = Limits(wire_bytes=max_bytes)
         self._translating = translating
         self._interrupted = threading.Event()

@@ -60,7 +60,7 @@ class Claimer:
         #: seconds until a delayed message is due, as the last claim that found nothing said
         self.next_due: float | None = None
         #: where the last messages came from
-        self.busiest = keys.list(self._queues[0])
+        self.busiest = keys.list_of(self._queues[0])
 
     def _order(self, start: int) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]:
         """Keys, arguments and places of the lists, each step of all queues before the next one's."""
@@ -70,7 +70,7 @@ class Claimer:
         names = [keys.owners, keys.held(self._owner), keys.lease(self._owner), keys.fence(self._owner)]
         for queue in queues:
             names += (keys.delayed(queue), keys.wake(queue))
-        names += [keys.list(queue, step) for queue, step in places]
+        names += [keys.list_of(queue, step) for queue, step in places]
         arguments = [keys.separator, str(len(queues)), *queues, *(f"{step}.{queue}" for queue, step in places)]
         return tuple(names), tuple(arguments), places
 
@@ -111,7 +111,7 @@ class Claimer:
         found = []
         for place, items in zip(lists[::2], lists[1::2], strict=True):
             queue, step = places[place]
-            self.busiest = self._keys.list(queue, step)
+            self.busiest = self._keys.list_of(queue, step)
             # the list's right end is its front
             for payload in reversed(items):
                 found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))

@@ -62,16 +62,18 @@ class RedisConsumer:
 
     def _begin(self) -> None:
         """Be listed before anything is held, and before others take what was kept for dead."""
+        if not self._began:
+            with self._beginning:
+                self._list_us()
+
+    def _list_us(self) -> None:
         if self._began:
             return
-        with self._beginning:
-            if self._began:
-                return
-            self._keeper.start()
-            for owner, fields in self._house.kept:
-                with self._house.links.borrow() as link:
-                    leave(link, self._house.keys, owner, fields)  # its own attempt may have failed
-            self._began = True
+        self._keeper.start()
+        for owner, fields in self._house.kept:
+            with self._house.links.borrow() as link:
+                leave(link, self._house.keys, owner, fields)  # its own attempt may have failed
+        self._began = True
 
     def _owners(self) -> list[str]:
         """Ours, and those whose messages run here although their consumer is gone."""

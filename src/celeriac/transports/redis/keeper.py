@@ -58,7 +58,8 @@ class Keeper:
     def start(self) -> None:
         """Report once, in the caller's thread, and go on from there. Raises as connections do."""
         self.report()
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def _run(self) -> None:
         interval = report_interval(self._lease)

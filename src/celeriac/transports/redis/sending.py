@@ -82,14 +82,14 @@ class Sends:
         """Append what ``_send.lua`` reads."""
         arguments.append(len(self.lists))
         for (queue, step), payloads in self.lists.items():
-            names += (keys.list(queue, step), keys.wake(queue))
+            names += (keys.list_of(queue, step), keys.wake(queue))
             arguments.append(len(payloads))
             arguments += payloads
         arguments.append(len(self.delayed))
         if self.delayed:
             names.append(keys.served)
             for one in self.delayed:
-                names += (keys.delayed(one.queue), keys.wake(one.queue), keys.list(one.queue, one.step))
+                names += (keys.delayed(one.queue), keys.wake(one.queue), keys.list_of(one.queue, one.step))
                 arguments += (one.due, f"{nonces.next()}|{one.step}|", one.queue, one.payload)
 
 

@@ -6,6 +6,7 @@ Settlements are numbered: when the answer to one is lost on its way it is told a
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.redis.errors import Fault, LinkBroken, ReplyError, fault_of
@@ -39,6 +40,11 @@ def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str]) -> int:
     names = (keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner))
     left: int = _LEAVE.run(link, names, (keys.prefix, keys.separator, owner, *kept))
     return left
+
+
+def _fetch(held: str, field: str, link: Link) -> bytes | None:
+    payload: bytes | None = link.call("HGET", held, field)
+    return payload
 
 
 class Settler:
@@ -107,7 +113,7 @@ class Settler:
         """For what is to be buried, with the bytes that the server holds."""
         found: dict[Receipt, bytes] = {}
         for (owner, field), verdict in verdicts.burials:
-            payload = self._healing(lambda link, o=owner, f=field: link.call("HGET", self._keys.held(o), f))
+            payload = self._healing(partial(_fetch, self._keys.held(owner), field))
             if payload is not None:
                 bare, attempts, _ = unmarked(payload)
                 found[owner, field] = epitaph(

@@ -89,7 +89,7 @@ class Verdicts:
 
 def _newest_first(returned: tuple[str, bool, float | None]) -> tuple[int, int]:
     field = read_field(returned[0])
-    return (-field.claim, -field.index)
+    return (-field.claim, -field.number)
 
 
 def by_owner(receipts: Iterable[Receipt]) -> dict[str, list[str]]:

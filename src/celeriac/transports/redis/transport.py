@@ -18,8 +18,8 @@ from celeriac.redis.records import Records
 from celeriac.transports.base import Capabilities
 from celeriac.transports.redis.admin import RedisAdmin
 from celeriac.transports.redis.broadcast import RedisBroadcast
-from celeriac.transports.redis.household import Household
 from celeriac.transports.redis.consumer import RedisConsumer
+from celeriac.transports.redis.household import Household
 from celeriac.transports.redis.publisher import RedisPublisher
 from celeriac.transports.redis.sending import Bindings, Sorter
 from celeriac.transports.threads import CommittingConsumer

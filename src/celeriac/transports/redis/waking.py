@@ -7,13 +7,11 @@ place (a look that blocks), and everybody looks again a few times a second.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import time
 from typing import TYPE_CHECKING
 
-from celeriac.redis.connect import pack
+from celeriac.redis.connect import Wake, pack
 from celeriac.redis.errors import VENDOR_ERRORS, LinkBroken
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from celeriac.redis.connect import Argument, Link
 
 #: seconds that a look waits in the server
-_LOOK = 20
+_LOOK = 5
 #: seconds within which a connection that blocks must have been answered
 BLOCKING_ANSWER = 30.0
 
@@ -82,10 +80,8 @@ class Sleeper:
         self._looks = Ear(open_link)
         self._wakes = wakes
         self._poll = select.poll()
-        self._bell = os.pipe()
-        for end in self._bell:
-            os.set_blocking(end, False)
-        self._poll.register(self._bell[0], select.POLLIN)
+        self._bell = Wake()
+        self._poll.register(self._bell.fileno(), select.POLLIN)
         self._closed = False
 
     def sleep(self, seconds: float, look_at: str | None) -> None:
@@ -96,20 +92,14 @@ class Sleeper:
         if look_at is not None:
             self._looks.listen(("BLMOVE", look_at, look_at, "RIGHT", "RIGHT", _LOOK), self._poll)
         for descriptor, _ in self._poll.poll(max(0.0, seconds) * 1000):
-            if descriptor == self._bell[0]:
-                self._drain()
+            if descriptor == self._bell.fileno():
+                self._bell.drain()
             for ear in (self._tokens, self._looks):
                 if descriptor == ear.fileno():
                     ear.hear(self._poll)
 
-    def _drain(self) -> None:
-        with contextlib.suppress(OSError):
-            os.read(self._bell[0], 4096)
-
     def interrupt(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(OSError):  # full: it is awake already
-                os.write(self._bell[1], b"\0")
+        self._bell.ring()
 
     def close(self) -> None:
         if self._closed:
@@ -117,5 +107,4 @@ class Sleeper:
         self._closed = True
         self._tokens.close()
         self._looks.close()
-        for end in self._bell:
-            os.close(end)
+        self._bell.close()
