@@ -148,7 +148,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, vendor.ConnectionError) and isinstance(inner, OSError) and not isinstance(error, LinkBroken):
         error = inner
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return f"its certificate is not trusted: {getattr(error, 'verify_message', error)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
