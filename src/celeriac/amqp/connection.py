@@ -312,7 +312,11 @@ class Connection:
             error = self._explained(0, "nothing, it closed the connection")
         elif self._stage == "start":
             where = self.parameters.address
-            error = ConnectFailed(0, f"The connection to {where} ended before the broker said a word: {reason}")
+            error = ConnectFailed(
+                0,
+                f"The connection to {where} ended before the broker said a word: {reason} Check that host and port of "
+                "the broker URL are those of AMQP, and whether it wants TLS (amqps://).",
+            )
         else:
             error = ConnectionLost(0, reason)
         self._end(error, events)
