@@ -16,10 +16,12 @@ import time
 import traceback
 from base64 import b64decode
 from collections import deque
+from typing import Any
 
 import hiredis
-import limits
 import msgspec
+
+import limits
 
 BATCH = 64
 CHILDREN = 2
@@ -94,8 +96,8 @@ def _framed(value: object) -> bytes:
 def _drain(link: socket.socket, pipes: list[socket.socket], count: int) -> float:
     pop, reader = limits.resp(b"RPOP", limits.QUEUE, str(BATCH).encode()), hiredis.Reader()
     selector = selectors.DefaultSelector()
-    for pipe in pipes:
-        selector.register(pipe, selectors.EVENT_READ)
+    for one in pipes:
+        selector.register(one, selectors.EVENT_READ)
     under_way = dict.fromkeys(pipes, 0)
     rest = {pipe: bytearray() for pipe in pipes}
     finished: deque[list[str]] = deque()
@@ -111,8 +113,8 @@ def _drain(link: socket.socket, pipes: list[socket.socket], count: int) -> float
         return found
 
     while done < count:
-        for pipe in pipes:
-            while under_way[pipe] < AHEAD and popped < count:
+        for one in pipes:
+            while under_way[one] < AHEAD and popped < count:
                 forget = b"".join(limits.resp(b"ZREM", b"held", *map(str.encode, names)) for names in finished)
                 texts = ask(forget + pop, len(finished) + 1)[-1]
                 finished.clear()
@@ -121,11 +123,10 @@ def _drain(link: socket.socket, pipes: list[socket.socket], count: int) -> float
                 names = [f"{popped}.{place}" for place in range(len(texts))]
                 # a round trip of its own, as names have to be known before they can be noted
                 ask(limits.resp(b"ZADD", b"held", *(word for n in names for word in (b"1790000000", n.encode()))), 1)
-                pipe.sendall(_framed((names, texts)))
-                under_way[pipe] += 1
+                one.sendall(_framed((names, texts)))
+                under_way[one] += 1
         for key, _ in selector.select(1.0):
-            pipe = key.fileobj
-            assert isinstance(pipe, socket.socket)
+            pipe: Any = key.fileobj
             data, more = rest[pipe], pipe.recv(1 << 18)
             if not more:
                 raise RuntimeError("a child of the bare worker has ended")

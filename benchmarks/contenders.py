@@ -91,6 +91,7 @@ def celery(kind: str) -> Product:
         return (str(PEERS / "celery"), "-A", "celery_app", "worker", "-l", "ERROR", *quiet, *more)
 
     common = "without gossip, mingle and heartbeat; prefetch multiplier 128; early acknowledgement (its default)"
+    commands: tuple[tuple[str, ...], ...]
     if kind == "prefork":
         commands, note = (command("-P", "prefork", "-c", "2"),), f"worker -P prefork -c 2, {common}"
     else:
@@ -140,7 +141,10 @@ def taskiq(kind: str) -> Product:
 def huey(broker: str) -> Product:
     command = (str(PEERS / "huey_consumer"), "huey_app.huey", "-w", "2", "-k", "process", "-q", "-n", "-d", "0.001")
     if broker == "redis":
-        note, results = "RedisHuey (blocking reads), 2 processes; no bulk API; waits with notify_result", "hash huey.results.bench"
+        note, results = (
+            "RedisHuey (blocking reads), 2 processes; no bulk API; waits with notify_result",
+            "hash huey.results.bench",
+        )
     else:
         note, results = "SqliteHuey with fsync, 2 processes, polls every millisecond; no bulk API", "kv"
     return Product("Huey", "huey_app", PEERS / "python", (command,), results, note, 2_000)
@@ -166,9 +170,7 @@ def arq() -> Product:
 def saq() -> Product:
     command = (str(OLD_REDIS / "saq"), "saq_app.settings", "--workers", "2", "--quiet")
     note = "2 workers, concurrency 100, uvloop in the client; no bulk API: gathers 200 sends; ttl -1 without results"
-    return Product(
-        "saq", "saq_app", OLD_REDIS / "python", (command,), "saq:job:bench:*", note, 1_000, concurrent=True
-    )
+    return Product("saq", "saq_app", OLD_REDIS / "python", (command,), "saq:job:bench:*", note, 1_000, concurrent=True)
 
 
 def contenders(broker: str, *, with_peers: bool) -> list[Product]:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import measures
 from places import Sqlite
 
-
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bare_worker
 import limits
-from places import Far, Place, Rabbit, Redis
+from places import Far, Place, Rabbit, Redis, Sqlite
 from rows import FAR
 
 if TYPE_CHECKING:
@@ -33,50 +33,43 @@ RABBIT: dict[str, Callable[[int, str, float], float]] = {
     "unconfirmed, one per write, bare frames": limits.publish_unconfirmed,
     "consume, acknowledge by 100, bare frames": limits.consume_and_acknowledge,
 }
+#: the same through the line that adds a network round trip, to know what it leaves
+OVER_THE_LINE = {
+    "redis": ("+2 ms: one LPUSH, bare socket", "+2 ms: 1000 LPUSHes per write, bare socket"),
+    "rabbitmq": ("+2 ms: one confirmed publish, bare frames", "+2 ms: confirmed, 1000 per write, bare frames"),
+}
 
 
 def of(place: Place, scale: float, peers_python: Path) -> Iterator[tuple[str, float]]:
     """Name and rate of each limit, as it is measured."""
     seconds = 1.5 * scale
-    for name in REDIS if isinstance(place, Redis) else RABBIT if isinstance(place, Rabbit) else ():
-        yield name, one(name, place, seconds)
-    if isinstance(place, Redis):
-        yield from _redis_line(place, seconds)
-    elif isinstance(place, Rabbit):
+    if isinstance(place, Redis | Rabbit):
+        known: dict[str, Any] = {**REDIS} if isinstance(place, Redis) else {**RABBIT}
+        for name in [*known, *OVER_THE_LINE[place.name]]:
+            yield name, one(name, place, seconds)
+    if isinstance(place, Rabbit):
         if peers_python.exists():
             yield "one confirmed publish, py-amqp", _py_amqp(place, seconds, peers_python)
-        yield from _rabbit_line(place, seconds)
-    else:
+    elif not isinstance(place, Redis):
         import embedded
 
-        assert isinstance(place, embedded.Sqlite)
+        assert isinstance(place, Sqlite)
         yield "one commit, fsynced", embedded.fsync_limit(place)
 
 
-def one(name: str, place: Place, seconds: float) -> float:
+def one(name: str, place: Redis | Rabbit, seconds: float) -> float:
     """A single limit, on an emptied broker."""
     place.fresh()
+    if not name.startswith("+2 ms: "):
+        return _at(place, name, place.server.port, seconds)
+    with Far(place, FAR) as far:
+        return _at(place, name.removeprefix("+2 ms: "), far.line_to(place.server.port), seconds)
+
+
+def _at(place: Redis | Rabbit, name: str, port: int, seconds: float) -> float:
     if isinstance(place, Rabbit):
-        return RABBIT[name](place.server.port, place.vhost, seconds)
-    assert isinstance(place, Redis)
-    return REDIS[name](place.server.port, seconds)
-
-
-def _redis_line(place: Redis, seconds: float) -> Iterator[tuple[str, float]]:
-    place.fresh()
-    with Far(place, FAR) as far:
-        line = far.line_to(place.server.port)
-        yield "one LPUSH over the line with +2 ms (ms)", 1e3 / limits.lpush_bare(line, seconds)
-        yield "1000 LPUSHes per write over that line", limits.lpush_pipelined(line, seconds)
-
-
-def _rabbit_line(place: Rabbit, seconds: float) -> Iterator[tuple[str, float]]:
-    place.fresh()
-    with Far(place, FAR) as far:
-        line = far.line_to(place.server.port)
-        rate = limits.publish_confirmed(line, place.vhost, seconds)
-        yield "one confirmed publish over the line with +2 ms (ms)", 1e3 / rate
-        yield "confirmed, 1000 per write, over that line", limits.publish_pipelined(line, place.vhost, seconds)
+        return RABBIT[name](port, place.vhost, seconds)
+    return REDIS[name](port, seconds)
 
 
 def _py_amqp(place: Rabbit, seconds: float, python: Path) -> float:

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from processes import Workers, cpu_seconds, family_of, memory_mib, workers
-
 from apps import tally
+from processes import Workers, cpu_seconds, family_of, memory_mib, workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -58,7 +58,7 @@ class Task:
 
 def envelope() -> Envelope:
     identifier = task_id()
-    headers = {
+    headers: dict[str, Any] = {
         "lang": "py", "task": "app.add", "id": identifier, "shadow": None, "eta": None, "expires": None,
         "group": None, "group_index": None, "retries": 0, "timelimit": [None, None], "root_id": identifier,
         "parent_id": None, "argsrepr": "(2, 2)", "kwargsrepr": "{}", "origin": "gen1@here", "ignore_result": False,

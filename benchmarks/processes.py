@@ -92,12 +92,11 @@ def workers(
     try:
         with words.open("wb") as output:
             for command in commands:
-                started.processes.append(
-                    subprocess.Popen(
-                        command, env=dict(environment), cwd=directory, stdin=subprocess.DEVNULL, stdout=output,
-                        stderr=output, start_new_session=True,
-                    )  # fmt: skip
-                )
+                process = subprocess.Popen(
+                    command, env=dict(environment), cwd=directory, stdin=subprocess.DEVNULL, stdout=output,
+                    stderr=output, start_new_session=True,
+                )  # fmt: skip
+                started.processes.append(process)
         yield started
     finally:
         started.end()

@@ -17,8 +17,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from contenders import Product
     from rich.console import Console
+
+    from contenders import Product
     from rows import Row
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -149,7 +150,10 @@ class Report:
         rows = list({id(one.row): one.row for one in self.figures if one.row.goal and one.product.own}.values())
         if rows:
             lines = [
-                [f"{TITLES[row.broker]}: {row.title}", shown(self.own(row), row.unit), row.goal.text, *self.verdict(row)]
+                [
+                    f"{TITLES[row.broker]}: {row.title}", shown(self.own(row), row.unit), row.goal.text,
+                    *self.verdict(row),
+                ]
                 for row in rows if row.goal is not None
             ]  # fmt: skip
             found.append(Grid("what celeriac had to reach", ["figure", "celeriac", "goal", "beside it", ""], lines))
@@ -160,8 +164,10 @@ class Report:
             ]  # fmt: skip
             found.append(Grid("more figures", ["figure", "value", "goal", ""], lines))
         for broker, limits in self.limits.items():
-            lines = [[name, shown(value, "ms" if name.endswith("(ms)") else "/s")] for name, value in limits.items()]
-            found.append(Grid(f"{TITLES[broker]}: limits of this machine, no product involved", ["what", "rate"], lines))
+            lines = [[name, shown(value, "/s")] for name, value in limits.items()]
+            found.append(
+                Grid(f"{TITLES[broker]}: limits of this machine, no product involved", ["what", "rate"], lines)
+            )
         if self.stages:
             names = list(dict.fromkeys(name for stages in self.stages.values() for name in stages))
             lines = [
@@ -215,7 +221,9 @@ class Report:
 
     def notes(self) -> list[str]:
         lines = [
-            f"{one.row.name}, {one.product.name}: {' '.join(one.note.split())[:300]}" for one in self.figures if one.note
+            f"{one.row.name}, {one.product.name}: {' '.join(one.note.split())[-300:]}"
+            for one in self.figures
+            if one.note
         ]
         configurations: dict[str, str] = {}
         for one in self.figures:
@@ -234,7 +242,7 @@ class Report:
             "command": self.command,
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.began)),
             "took": f"{(time.time() - self.began) / 60:.1f} minutes",
-            "machine": f"{os.cpu_count()} cores, {model or platform.machine()}, {platform.system()} {platform.release()}",
+            "machine": f"{os.cpu_count()} cores, {model or platform.machine()}, {platform.platform(terse=True)}",
             "load": f"{self.load_before:.2f} before the run (other work on the machine makes everything slower)",
             "Python": platform.python_version(),
             "commit": _commit(),

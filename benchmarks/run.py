@@ -20,18 +20,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contenders import OLD_REDIS, PEERS, contenders
-from places import Place, Rabbit, Redis, Sqlite
-from report import TITLES, Report, shown
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rows import rows_of
 
 import celeriac
 from celeriac.testing.servers import ServerMissing
+from contenders import OLD_REDIS, PEERS, contenders
+from places import Place, Rabbit, Redis, Sqlite
+from report import TITLES, Report, shown
+from rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Step:
 
     title: str
     seconds: float
-    work: Callable[[], None]
+    work: Callable[[Place], None]
 
 
 class Bench:
@@ -79,35 +80,28 @@ class Bench:
 
     # ── the plan ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def steps(self, broker: str, place: Place) -> list[Step]:
+    def steps(self, broker: str) -> list[Step]:
         products = contenders(broker, with_peers=not self.arguments.own)
         steps = []
         if self.is_wanted(f"{broker}.limits"):
-            steps.append(self._beside(broker, "limits", lambda: self.limits(broker, place)))
+            steps.append(self._beside(broker, "limits", lambda place: self.limits(broker, place)))
         for row in rows_of(broker):
             if self.is_wanted(row.name):
                 who = [product for product in products if row.who(product)]
                 for _ in range(self.arguments.runs):
-                    steps += [self._step(row, product, place) for product in who]
-        if isinstance(place, Sqlite):
-            import embedded
-
-            own = products[0]
-            if self.is_wanted("sqlite.million"):
-                work = lambda: self.extras(embedded.million(own, place, self.arguments.scale))  # noqa: E731
-                steps.append(self._beside(broker, "million", work))
-            if self.is_wanted("sqlite.start"):
-                steps.append(self._beside(broker, "start", lambda: self.extras(embedded.starts(products, place))))
-        if self.is_wanted(f"{broker}.stages"):
-            steps.append(self._beside(broker, "stages", lambda: self.stages(broker, place)))
+                    steps += [self._step(row, product) for product in who]
+        for key in BESIDE[broker]:
+            if key != "limits" and self.is_wanted(f"{broker}.{key}"):
+                steps.append(self._beside(broker, key, partial(self.beside, broker, key, products)))
         return steps
 
-    def _beside(self, broker: str, key: str, work: Callable[[], None]) -> Step:
+    def _beside(self, broker: str, key: str, work: Callable[[Place], None]) -> Step:
         return Step(f"{TITLES[broker]}: {key}", BESIDE[broker][key] * max(0.2, self.arguments.scale), work)
 
-    def _step(self, row: Row, product: Product, place: Place) -> Step:
+    def _step(self, row: Row, product: Product) -> Step:
         seconds = 2.0 + (row.seconds - 2.0) * max(0.2, self.arguments.scale)
-        return Step(f"{TITLES[row.broker]}: {row.title}: {product.name}", seconds, lambda: self.run(row, product, place))
+        title = f"{TITLES[row.broker]}: {row.title}: {product.name}"
+        return Step(title, seconds, lambda place: self.run(row, product, place))
 
     # ── the work ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,6 +125,7 @@ class Bench:
             import machine_limits
 
             # at once, so that what else the machine does falls on both
+            assert isinstance(place, Redis | Rabbit)
             limit = measured["limit"] = machine_limits.one(row.goal.limit, place, 0.7)
             note = f"{measured[row.figure] / limit:.0%} of {shown(limit, '/s')} {note}"
         self.say(row.name, product.name, shown(measured[row.figure], row.unit), note)
@@ -140,7 +135,19 @@ class Bench:
 
         for name, value in machine_limits.of(place, max(0.2, self.arguments.scale), PEERS / "python"):
             self.report.limits.setdefault(broker, {})[name] = value
-            self.say(f"{broker}.limits", name, shown(value, "ms" if name.endswith("(ms)") else "/s"))
+            self.say(f"{broker}.limits", name, shown(value, "/s"))
+
+    def beside(self, broker: str, key: str, products: list[Product], place: Place) -> None:
+        if key == "stages":
+            self.stages(broker, place)
+            return
+        import embedded
+
+        assert isinstance(place, Sqlite)
+        if key == "million":
+            self.extras(embedded.million(products[0], place, self.arguments.scale))
+        else:
+            self.extras(embedded.starts(products, place))
 
     def stages(self, broker: str, place: Place) -> None:
         import stages
@@ -162,7 +169,8 @@ class Bench:
 
     def go(self, progress: Progress) -> None:
         brokers = [broker for broker in PLACES if any(self.is_wanted(n) for n in self.names() if n.startswith(broker))]
-        planned = sum(step.seconds for broker in brokers for step in self.steps(broker, PLACES[broker].__new__(PLACES[broker])))
+        plans = {broker: self.steps(broker) for broker in brokers}
+        planned = sum(step.seconds for steps in plans.values() for step in steps)
         clock = Clock(planned)
         bar = progress.add_task("", total=planned, left=clock.left())
         for broker in brokers:
@@ -170,19 +178,19 @@ class Bench:
             try:
                 with PLACES[broker]() as place:
                     self.versions(broker, place)
-                    for step in self.steps(broker, place):
+                    for step in plans[broker]:
                         progress.update(bar, description=step.title)
-                        self._do(step, broker)
+                        self._do(step, place)
                         clock.done(step.seconds)
                         progress.update(bar, advance=step.seconds, left=clock.left())
             except ServerMissing as missing:
                 self.say(broker, str(missing), "left out")
 
-    def _do(self, step: Step, broker: str) -> None:
+    def _do(self, step: Step, place: Place) -> None:
         try:
-            step.work()
+            step.work(place)
         except Exception as error:  # a limit or a stage that fails leaves the rest standing
-            self.say(broker, step.title, "failed", f"{type(error).__name__}: {error}"[-300:])
+            self.say(place.name, step.title, "failed", f"{type(error).__name__}: {error}"[-300:])
 
     def versions(self, broker: str, place: Place) -> None:
         self.report.versions["celeriac"] = celeriac.__version__
@@ -246,7 +254,8 @@ def main() -> None:
         bench.report.versions.update(peer_versions())
         if not (PEERS / "python").exists():
             console.print("the peers are not installed (make bench installs them); measuring celeriac alone")
-    console.print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f}", highlight=False)
+    facts = f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f}"
+    console.print(facts, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
     try:
         with Progress(*columns, console=console, transient=True) as progress:

@@ -13,17 +13,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from executor import pool_cost, runner_cost
-from pipeline import PAYLOAD, QUEUE, engine, envelope
-
 from celeriac import Celeriac, plugins
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.settings import Settings
 from celeriac.transports.base import ACK, Commits, Delivery, Outgoing, Route, Settlement
 from celeriac.wire.result_record import ResultRecord
+from executor import pool_cost, runner_cost
+from pipeline import PAYLOAD, QUEUE, engine, envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from places import Place
 

@@ -3,7 +3,6 @@
 import os
 
 import tally
-
 from celery import Celery, group
 
 BROKER = os.environ["BENCH_BROKER"]
