@@ -121,7 +121,7 @@ class AmqpConsumer:
                 if len(found) < limit:
                     found.extend(await feed.take(limit - len(found)))
             except ConsumerCancelled as error:
-                logger.warning("queue %r: %s It is declared and consumed again.", feed.spec.name, error)
+                logger.warning("queue %r: %s It is declared anew.", feed.spec.name, error)
                 self._start(self._heal(feed.spec, feed))
             except ChannelClosed as error:
                 self._lose(feed, error)
