@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Sink = "Callable[[Event], None]"
 
@@ -26,6 +26,7 @@ class TaskReceived(Event):
     id: str
     name: str
     queue: str
+    headers: Mapping[str, Any] = {}  #: of the message, in protocol-2 form
 
 
 class TaskStarted(Event):
@@ -73,6 +74,7 @@ class TaskRevoked(Event):
     name: str
     expired: bool
     terminated: bool = False
+    signal: int | None = None  #: what it was asked to be ended with
 
 
 class TaskLost(Event):

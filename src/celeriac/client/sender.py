@@ -55,6 +55,8 @@ class Sender:
         self._publisher: Publisher | None = None
         self._owner = 0  # pid of the process that made the publisher
         self._declared: set[str] = set()
+        #: called with every batch that the broker has taken; must not raise
+        self.on_sent: Callable[[Sequence[Outgoing]], None] | None = None
 
     def prepare(self, call: TaskCall, route: Route) -> Outgoing:
         """The message of a call: encoded, addressed and timed, not yet sent."""
@@ -74,6 +76,8 @@ class Sender:
         while True:
             try:
                 self._connected().publish(batch, deadline)
+                if self.on_sent is not None:
+                    self.on_sent(batch)
                 return
             except (PublishRejected, QueueNotFound):
                 raise  # the broker's answer would be the same

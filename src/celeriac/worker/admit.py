@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from celeriac import telemetry
@@ -33,6 +34,7 @@ from celeriac.transports import base as broker
 from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
 from celeriac.worker.records import record_of, to_be_concluded
+from celeriac.worker.revoked import Revoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,8 +66,9 @@ class Admission:
         self._limits = limits
         self._hostname = hostname
         self._clock = clock
-        #: ids that are not to run; filled by remote control
-        self.revoked: set[str] = set()
+        self.revoked = Revoked(clock)
+        #: how many messages of each task were taken up
+        self.totals: Counter[str] = Counter()
         self.on_later: Callable[[], None] = lambda: None
 
     def admit(self, batch: Sequence[Delivery]) -> None:
@@ -82,7 +85,7 @@ class Admission:
                     continue
                 envelope = normalize(envelope, limits)
                 headers = envelope.headers
-                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked)
+                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps)
                 if decision is not RUN:
                     self._divert(delivery, envelope, decision)
                     continue
@@ -100,16 +103,34 @@ class Admission:
             held[claim.id] = claim
             fresh.append(claim)
         self._claims.add_ready(fresh)
+        totals = self.totals
+        for claim in fresh:
+            totals[claim.request.task] += 1
         if telemetry.wanted(telemetry.TaskReceived):
             for claim in fresh:
-                request = claim.request
-                telemetry.emit(telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue))
+                self._tell_received(claim, now)
+
+    def _tell_received(self, claim: Claim, now: float) -> None:
+        request = claim.request
+        telemetry.emit(
+            telemetry.TaskReceived(
+                at=now, id=claim.id, name=request.task, queue=request.queue, headers=request.envelope.headers
+            )
+        )
+
+    def revoke(self, is_wanted: Callable[[Claim], bool]) -> list[str]:
+        """Drop what waits here and is wanted; the ids. What runs is the executor's."""
+        taken = self._claims.take_waiting(is_wanted)
+        for claim in taken:
+            self._drop(claim, Discard("revoked"))
+        return [claim.id for claim in taken]
 
     def admit_due(self, claim: Claim) -> None:
         """The time of a message that was kept here has come; it may have expired meanwhile."""
         decision = decide(
-            claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked
-        )
+            claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked,
+            self.revoked.stamps,
+        )  # fmt: skip
         match decision:
             case Run() | Isolate():
                 if claim.id in self._claims.held:
@@ -145,8 +166,10 @@ class Admission:
             self._isolate(claim)
         elif isinstance(decision, Hold):
             self._claims.add_later(claim, decision.until)
+            self._tell_received(claim, self._clock.time())
             self.on_later()
         elif isinstance(decision, Park):
+            self._tell_received(claim, self._clock.time())
             self._settle_dropped(claim, broker.Park(decision.until))
         else:
             self._drop(claim, decision)

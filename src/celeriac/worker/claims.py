@@ -7,7 +7,7 @@ queues here are orders of work, not a second truth.
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -182,6 +182,18 @@ class Claims:
             if claim.state == PARKED:
                 yield claim
 
+    def waiting(self) -> Iterator[Claim]:
+        """What may run as soon as there is room, or somebody before it has ended."""
+        yield from self.early
+        yield from self.suspects
+        yield from self.ready
+        for queue in self._behind.values():
+            yield from queue
+
+    def later(self) -> list[tuple[float, Claim]]:
+        """What is kept here until its time, by that time."""
+        return [(until, claim) for until, _, claim in sorted(self._later, key=_by_time) if claim.state == PARKED]
+
     # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def finish_settled(self, claims: list[Claim]) -> None:
@@ -237,6 +249,23 @@ class Claims:
         self._later_count = 0
         return taken
 
+    def take_waiting(self, is_wanted: Callable[[Claim], bool]) -> list[Claim]:
+        """Out of the table, whatever of it was not given to the executor and is wanted; their state stays."""
+        taken = [claim for _, claim in self.later() if is_wanted(claim)]
+        self._later_count -= len(taken)
+        gone = set(map(id, taken))
+        self._later = [entry for entry in self._later if id(entry[2]) not in gone]
+        heapify(self._later)
+        for key, behind in list(self._behind.items()):
+            taken.extend(_taken_from(behind, is_wanted))
+            if not behind:
+                del self._behind[key]
+        for queue in (self.ready, self.early, self.suspects):
+            for claim in _taken_from(queue, is_wanted):
+                taken.append(claim)
+                self._leave(claim.id)
+        return taken
+
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""
         advance(claim, RELEASED)
@@ -281,6 +310,20 @@ class Claims:
 
     def was_done(self, claim: Claim) -> bool:
         return bool(self._done) and self._done.get(claim.id) == _retries(claim.request)
+
+
+def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], bool]) -> list[Claim]:
+    chosen = [claim for claim in queue if is_wanted(claim)]
+    if chosen:
+        gone = set(map(id, chosen))
+        kept = [claim for claim in queue if id(claim) not in gone]
+        queue.clear()
+        queue.extend(kept)
+    return chosen
+
+
+def _by_time(entry: tuple[float, int, Claim]) -> tuple[float, int]:
+    return entry[:2]
 
 
 def _retries(request: Request) -> int:
