@@ -287,7 +287,7 @@ async def heartbeat(state: WorkerState, **_: Any) -> None:
     await state.pulse.answer()
 
 
-@command("control", signature="<id> <topic> <action>")
+@command("control", args=(("id", str), ("topic", str), ("action", str)), signature="<id> <topic> <action>")
 def election(state: WorkerState, id: Any = None, topic: Any = None, action: Any = None, **_: Any) -> None:  # noqa: A002
     """Hold an election: celeriac's workers take no part in it."""
 

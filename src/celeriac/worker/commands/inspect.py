@@ -72,9 +72,10 @@ def conf(state: WorkerState, with_defaults: bool = False, **_: Any) -> dict[str,
 
 def _settings(state: WorkerState, with_defaults: bool) -> dict[str, Any]:
     settings = state.settings
-    given = settings.given()
+    declared = settings.declarations
+    given = {name: value for name, value in settings.given().items() if value != declared[name].initial}
     if with_defaults:
-        given = {name: getattr(settings, name) for name in settings.declarations}
+        given = {name: getattr(settings, name) for name in declared}
     return censored(given, settings.declarations)
 
 
