@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("celeriac.cli.remote:inspect", "Ask running workers: active, reserved, stats, ping …"),
     "control": ("celeriac.cli.remote:control", "Tell running workers: revoke, shutdown, add_consumer …"),
     "events": ("celeriac.cli.events:events", "Watch workers and tasks, live."),
+    "dead": ("celeriac.cli.dead:dead", "Look at dead letters and quarantined messages; replay or discard them."),
     "purge": ("celeriac.cli.purge:purge", "Throw away the messages that wait in queues."),
     "check": ("celeriac.cli.check:check", "Look for mistakes and dangers in the settings."),
     "report": ("celeriac.cli.report:report", "Show versions, platform and settings, for bug reports."),

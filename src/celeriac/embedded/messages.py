@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from celeriac.embedded.rows import WIDEST, Insert
-from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
+from celeriac.transports.base import Ack, Buried, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
 from celeriac.wire.envelope import Envelope, Route
 
 if TYPE_CHECKING:
@@ -38,21 +38,6 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     headers: dict[str, Any]
     properties: dict[str, Any]
     route: Route
-
-
-class Buried(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter or a quarantined message."""
-
-    id: int
-    kind: str  #: dead, quarantine
-    queue: str
-    reason: str
-    worker: str
-    buried_at: float
-    attempts: int
-    envelope: Envelope | None  #: None: its headers cannot be read
-    meta: bytes
-    body: bytes
 
 
 class Outlook(NamedTuple):
@@ -470,21 +455,21 @@ def delete(link: Link, queue: str) -> None:
 # ── the buried ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def buried(link: Link, kind: str | None, limit: int) -> list[Buried]:
-    """The newest dead letters and quarantined messages (``kind``: dead, quarantine; None: both)."""
+def buried(link: Link, queues: Sequence[str], limit: int) -> list[Buried]:
+    """The newest dead letters and quarantined messages of these queues, newest first."""
     rows = link.read(
         lambda connection: connection.execute(
             "SELECT id, kind, queue, reason, worker, buried_at, attempts, meta, body FROM buried "
-            "WHERE ?1 IS NULL OR kind = ?1 ORDER BY id DESC LIMIT ?2",
-            (kind, limit),
+            f"WHERE queue IN ({','.join('?' * len(queues))}) ORDER BY id DESC LIMIT ?",
+            (*queues, limit),
         ).fetchall()
     )
     return [
         Buried(
-            id=number, kind=kind_, queue=queue, reason=reason, worker=worker, buried_at=at / 1000, attempts=attempts,
-            envelope=_envelope(meta, body), meta=meta, body=body,
+            id=str(number), quarantined=kind == "quarantine", queue=queue, reason=reason, worker=worker,
+            buried_at=at / 1000, attempts=attempts, envelope=_envelope(meta, body), raw=body,
         )
-        for number, kind_, queue, reason, worker, at, attempts, meta, body in rows
+        for number, kind, queue, reason, worker, at, attempts, meta, body in rows
     ]  # fmt: skip
 
 
@@ -509,6 +494,15 @@ def replay(link: Link, ids: Sequence[int], now: int) -> list[str]:
                 connection.execute("DELETE FROM buried WHERE id = ?", (number,))
                 queues.append(queue)
         return queues
+
+    return link.write(work, essential=False)
+
+
+def discard(link: Link, ids: Sequence[int]) -> int:
+    """Throw buried messages away; how many were there."""
+
+    def work(connection: sqlite3.Connection) -> int:
+        return sum(connection.execute("DELETE FROM buried WHERE id = ?", (number,)).rowcount for number in ids)
 
     return link.write(work, essential=False)
 

@@ -17,7 +17,7 @@ from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Relea
 from celeriac.transports.bindings import Binding, destinations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from celeriac.transports.base import Outgoing, Settlement
     from celeriac.wire.envelope import Envelope, Route
@@ -239,12 +239,19 @@ class VolatileEngine:
                 for key in [key for key in bound if key[0] == queue]:
                     del bound[key]
 
-    def replay(self, ids: Sequence[int], now: float) -> int:
-        """Put buried messages back; returns how many."""
+    def take_buried(self, ids: Collection[int]) -> list[BuriedMessage]:
+        """Take buried messages out; those that were there."""
         with self.lock:
-            chosen = [buried for buried in self.buried if buried.id in set(ids)]
+            chosen = [buried for buried in self.buried if buried.id in ids]
             for buried in chosen:
                 self.buried.remove(buried)
+        return chosen
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put buried messages back; returns how many."""
+        with self.lock:
+            chosen = self.take_buried(ids)
+            for buried in chosen:
                 priority = buried.envelope.properties.get("priority")
                 rank = -priority if isinstance(priority, int) else 0
                 message = Message(next(self._ids), buried.queue, rank, now, buried.envelope, buried.route)

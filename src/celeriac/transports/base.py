@@ -14,15 +14,15 @@ import msgspec
 from celeriac.wire.envelope import Envelope, Outgoing, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
-    "Ack", "Audience", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts",
-    "Delivery", "Envelope", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox",
-    "QueueCounts", "QueueSpec", "Redirects", "Release",
-    "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
+    "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
+    "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
+    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement", "Subscription",
+    "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -229,8 +229,8 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The messages of a queue, by what they wait for."""
 
     waiting: int  #: due now
-    delayed: int  #: not before their time
-    held: int  #: claimed by a worker
+    delayed: int | None  #: not before their time; None: the broker does not tell
+    held: int | None  #: claimed by a worker; None: the broker does not tell
     dead: int
     quarantined: int
 
@@ -240,6 +240,37 @@ class Counts(Protocol):
     """Optional, on a QueueAdmin: tells apart what :meth:`QueueAdmin.depth` adds up, for people who look."""
 
     def counts(self, queue: str) -> QueueCounts: ...
+
+
+class Buried(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter or a quarantined message, kept in full."""
+
+    id: str  #: unique within its broker; what people type to replay or discard it
+    queue: str  #: where it came from, and where a replay puts it
+    quarantined: bool  #: it could not be understood; else it is a dead letter
+    reason: str
+    worker: str
+    buried_at: float  #: seconds since the epoch
+    attempts: int | None = None  #: starts; None: not counted
+    envelope: Envelope | None = None  #: None: not even that could be read
+    raw: bytes = b""  #: the bytes as they were received, or the body where the broker keeps the envelope apart
+
+
+@runtime_checkable
+class Graveyard(Protocol):
+    """Optional, on a QueueAdmin: looks into what was set aside and takes it out again. Blocking, thread-safe."""
+
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
+        """The newest of these queues, newest first; nothing is moved."""
+        ...
+
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        """Put them back into their queues, bytes unchanged and attempts forgotten; how many were still there."""
+        ...
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        """Throw them away; how many were still there."""
+        ...
 
 
 class Heard(msgspec.Struct, array_like=True, gc=False):
@@ -306,6 +337,15 @@ class Transport(Protocol):
     def admin(self) -> QueueAdmin: ...
     def broadcast(self) -> Broadcast: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """Optional, on a Transport that declares a queue when something is first sent to it by name."""
+
+    def expect(self, queue_of: Callable[[str], QueueSpec]) -> None:
+        """``queue_of``: a name → its declaration, or ``QueueNotFound`` where none may be made up. No I/O."""
+        ...
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):

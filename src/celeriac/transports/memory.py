@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from celeriac.embedded.volatile import engine_named
 from celeriac.errors import PublishRejected
-from celeriac.transports.base import RELEASE, Capabilities, Heard, Settlement
+from celeriac.transports.base import RELEASE, Buried, Capabilities, Heard, Settlement
 from celeriac.transports.bindings import bindings_of, matches
 from celeriac.transports.url import BrokerUrl
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celeriac.clock import Clock
-    from celeriac.embedded.volatile import BuriedMessage, Receipt, VolatileEngine
+    from celeriac.embedded.volatile import Receipt, VolatileEngine
     from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Subscription
     from celeriac.wire.envelope import Envelope, Route
     from celeriac.wire.result_record import ResultRecord
@@ -204,15 +204,25 @@ class MemoryAdmin:
     def queues(self) -> Sequence[str]:
         return self._engine.names()
 
-    def buried(self, kind: str | None = None, limit: int = 100) -> Sequence[BuriedMessage]:
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
         with self._engine.lock:
-            chosen = [one for one in reversed(self._engine.buried) if kind in (None, one.kind)]
-        return chosen[:limit]
+            found = [one for one in reversed(self._engine.buried) if one.queue in queues]
+        return [
+            Buried(
+                id=str(one.id), queue=one.queue, quarantined=one.kind == "quarantine", reason=one.reason,
+                worker=one.worker, buried_at=one.buried_at, attempts=one.attempts, envelope=one.envelope,
+                raw=one.envelope.body,
+            )
+            for one in found[:limit]
+        ]  # fmt: skip
 
-    def replay(self, ids: Sequence[int]) -> int:
-        count = self._engine.replay(ids, self._clock.time())
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        count = self._engine.replay({int(one.id) for one in chosen}, self._clock.time())
         self._engine.tell(self._engine.on_messages)
         return count
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        return len(self._engine.take_buried({int(one.id) for one in chosen}))
 
     def close(self) -> None:
         """Nothing to close."""

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
-    from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
+    from celeriac.embedded.messages import Receipt, Row
+    from celeriac.transports.base import Buried, Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
@@ -423,15 +423,16 @@ class SqliteAdmin:
     def queues(self) -> Sequence[str]:
         return messages.names(self._link)
 
-    def buried(self, kind: str | None = None, limit: int = 100) -> Sequence[Buried]:
-        """The newest dead letters (``kind='dead'``), quarantined messages (``'quarantine'``), or both."""
-        return messages.buried(self._link, kind, limit)
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
+        return messages.buried(self._link, queues, limit)
 
-    def replay(self, ids: Sequence[int]) -> int:
-        """Put buried messages back into their queues, attempts forgotten; returns how many."""
-        queues = messages.replay(self._link, ids, milliseconds(self._clock.time()))
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        queues = messages.replay(self._link, [int(one.id) for one in chosen], milliseconds(self._clock.time()))
         self._transport.bells().ring(doorbell.QUEUES, set(queues))
         return len(queues)
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        return messages.discard(self._link, [int(one.id) for one in chosen])
 
     def close(self) -> None:
         self._link.close()

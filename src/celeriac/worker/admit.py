@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from celeriac import telemetry
@@ -33,6 +32,7 @@ from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
 from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
+from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
 from celeriac.worker.revoked import Revoked
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from celeriac.wire.limits import Limits
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.pacing import Pacing
     from celeriac.worker.settle import Settle
 
 logger = logging.getLogger("celeriac.worker")
@@ -57,18 +58,17 @@ class Admission:
 
     def __init__(
         self, claims: Claims, settle: Settle, tasks: Mapping[str, TaskFacts], policy: AdmissionPolicy,
-        limits: Limits, hostname: str, clock: Clock,
+        limits: Limits, pacing: Pacing, hostname: str, clock: Clock,
     ) -> None:  # fmt: skip
         self._claims = claims
         self._settle = settle
         self._tasks = tasks
         self._policy = policy
         self._limits = limits
+        self._pacing = pacing
         self._hostname = hostname
         self._clock = clock
         self.revoked = Revoked(clock)
-        #: how many messages of each task were taken up
-        self.totals: Counter[str] = Counter()
         self.on_later: Callable[[], None] = lambda: None
 
     def admit(self, batch: Sequence[Delivery]) -> None:
@@ -76,6 +76,7 @@ class Admission:
         tasks, limits, policy, revoked = self._tasks, self._limits, self._policy, self.revoked
         held, done_before = self._claims.held, self._claims.was_done
         now = self._clock.time()
+        paced = self._pacing.is_on
         fresh: list[Claim] = []
         for delivery in batch:
             envelope = delivery.envelope
@@ -100,12 +101,11 @@ class Admission:
             if claim.id in held or done_before(claim):
                 self._meet_again(claim)
                 continue
+            if paced and self._must_wait(claim, now):
+                continue
             held[claim.id] = claim
             fresh.append(claim)
         self._claims.add_ready(fresh)
-        totals = self.totals
-        for claim in fresh:
-            totals[claim.request.task] += 1
         if telemetry.wanted(telemetry.TaskReceived):
             for claim in fresh:
                 self._tell_received(claim, now)
@@ -113,9 +113,7 @@ class Admission:
     def _tell_received(self, claim: Claim, now: float) -> None:
         request = claim.request
         telemetry.emit(
-            telemetry.TaskReceived(
-                at=now, id=claim.id, name=request.task, queue=request.queue, headers=request.envelope.headers
-            )
+            telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue, request=request)
         )
 
     def revoke(self, is_wanted: Callable[[Claim], bool]) -> list[str]:
@@ -125,14 +123,28 @@ class Admission:
             self._drop(claim, Discard("revoked"))
         return [claim.id for claim in taken]
 
+    def _must_wait(self, claim: Claim, now: float) -> bool:
+        """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
+        start = self._pacing.start_of(claim, now)
+        if start <= now:
+            return False
+        if start - now <= SOON or not self._policy.broker_keeps_delays:
+            self._claims.add_later(claim, start)
+            self.on_later()
+        else:
+            self._settle_dropped(claim, broker.Park(min(start, now + AWAY)))
+        return True
+
     def admit_due(self, claim: Claim) -> None:
         """The time of a message that was kept here has come; it may have expired meanwhile."""
+        now = self._clock.time()
         decision = decide(
-            claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked,
-            self.revoked.stamps,
-        )  # fmt: skip
+            claim.request.envelope.headers, self._tasks, None, now, self._policy, self.revoked, self.revoked.stamps
+        )
         match decision:
             case Run() | Isolate():
+                if self._pacing.is_on and claim.id not in self._claims.held and self._must_wait(claim, now):
+                    return
                 if claim.id in self._claims.held:
                     self._claims.add_again(claim, redelivered=False)
                 else:
@@ -169,7 +181,6 @@ class Admission:
             self._tell_received(claim, self._clock.time())
             self.on_later()
         elif isinstance(decision, Park):
-            self._tell_received(claim, self._clock.time())
             self._settle_dropped(claim, broker.Park(decision.until))
         else:
             self._drop(claim, decision)
@@ -191,19 +202,27 @@ class Admission:
             case Discard(reason=reason):
                 claim.record = record_of(claim, states.REVOKED, TaskRevokedError(reason), self._clock)
                 self._settle_dropped(claim, broker.ACK)
-                telemetry.emit(telemetry.TaskRevoked(id=claim.id, name=name, expired=reason == "expired"))
+                telemetry.emit(
+                    telemetry.TaskRevoked(id=claim.id, name=name, expired=reason == "expired", request=claim.request)
+                )
             case Unknown():
                 reason = f"no task named {name!r} is registered here"
                 claim.record = record_of(claim, states.FAILURE, NotRegistered(name), self._clock)
                 self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
-                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+                telemetry.emit(
+                    telemetry.MessageQuarantined(
+                        queue=queue, id=claim.id, reason=reason, unknown=name, request=claim.request
+                    )
+                )
             case Poison(attempts=attempts):
                 reason = f"started {attempts} times, and each time the process running it was lost"
                 self._fail(claim, PoisonTask(reason), broker.Bury(reason, worker=self._hostname))
                 telemetry.emit(telemetry.MessageDead(queue=queue, id=claim.id, name=name, reason=reason))
             case Quarantine(reason=reason):
                 self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
-                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+                telemetry.emit(
+                    telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason, request=claim.request)
+                )
             case _:
                 raise AssertionError(f"{decision!r} does not drop a message")
 

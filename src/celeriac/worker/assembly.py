@@ -17,13 +17,13 @@ import sys
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celeriac import plugins, telemetry
+from celeriac import plugins, signals, telemetry
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import PoolOptions
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
-from celeriac.worker import logs
+from celeriac.worker import hooks, logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
@@ -33,6 +33,7 @@ from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
+from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
@@ -180,7 +181,8 @@ class Pipeline:
             session, claims, transport, parts.outlet or transport, parts.store, numbers, self.lane, clock, random
         )
         self.dispatch = dispatch = Dispatch(claims, executor, session)
-        self.admission = Admission(claims, settle, facts, policy, parts.limits, numbers.hostname, clock)
+        self.pacing = Pacing(facts, numbers.rate_limits)
+        self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
         self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
@@ -294,12 +296,16 @@ class Worker:
 
     def run(self) -> int:
         """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread."""
+        settings, hostname = self._show.settings, self.hostname
+        signals.celeryd_init.send(sender=hostname, instance=self, conf=settings, options=self._show.options)
         logs.setup(self._show.logs)
         end_of_logs = logs.listen()
+        signals.worker_init.send(sender=self)
+        end_of_hooks = hooks.listen(self, hostname)
+        signals.celeryd_after_setup.send(sender=hostname, instance=self, conf=settings)
         if not self._show.options.quiet:
             sys.stdout.write(self._banner())
             sys.stdout.flush()
-        self._warn()
         # only there do tasks print in this process
         end_of_output = logs.redirect_output(self._show.logs) if self._parts.plan.pool == "solo" else None
         sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -320,15 +326,9 @@ class Worker:
         finally:
             if end_of_output is not None:
                 end_of_output()
+            signals.worker_shutdown.send(sender=self)
+            end_of_hooks()
             end_of_logs()
-
-    def _warn(self) -> None:
-        """Say what was asked for and will not happen."""
-        if self._show.settings.worker_disable_rate_limits:
-            return
-        limited = sorted(name for name, task in self._parts.tasks.items() if task.runnable_options.rate_limit)
-        if limited:
-            logger.warning("rate limits are not enforced by this release: %s", ", ".join(limited[:5]))
 
     async def _serve_with_signals(self) -> int:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ queues here are orders of work, not a second truth.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,8 @@ class Claims:
         #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
         self._done: dict[str, int] = {}
         self.duplicates = 0
+        #: how many messages of each task were taken up
+        self.totals: Counter[str] = Counter()
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
 
@@ -106,12 +108,16 @@ class Claims:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
         self.ready.extend(claims)
+        totals = self.totals
+        for claim in claims:
+            totals[claim.request.task] += 1
 
     def add_suspect(self, claim: Claim) -> None:
         """A new claim that was held too often when a worker died; its id is not held yet."""
         advance(claim, READY)
         self.held[claim.id] = claim
         self.suspects.append(claim)
+        self.totals[claim.request.task] += 1
 
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
@@ -220,6 +226,7 @@ class Claims:
         advance(claim, READY)
         self.held[task_id] = claim
         self.ready.append(claim)
+        self.totals[claim.request.task] += 1
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""

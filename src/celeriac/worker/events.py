@@ -182,7 +182,7 @@ class Events:
 
 
 def _received(found: telemetry.TaskReceived) -> EventFields:
-    headers = found.headers
+    headers = found.request.envelope.headers if found.request is not None else {}
     return {
         "uuid": found.id, "name": found.name, "args": _text(headers.get("argsrepr")),
         "kwargs": _text(headers.get("kwargsrepr")), "root_id": headers.get("root_id"),
@@ -207,7 +207,7 @@ def _lost(found: telemetry.TaskLost) -> EventFields | None:
 
 
 def _revoked(found: telemetry.TaskRevoked) -> EventFields:
-    signum = found.signal if found.signal is not None or not found.terminated else int(signal.SIGTERM)
+    signum = found.signum if found.signum is not None or not found.terminated else int(signal.SIGTERM)
     return {"uuid": found.id, "terminated": found.terminated, "signum": signum, "expired": found.expired}
 
 

@@ -79,6 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     task_events: bool = False
     #: seconds between two signs of life; None: there are none
     heartbeat: float | None = 2.0
+    rate_limits: bool = True
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -120,6 +121,7 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         remote_control=settings.worker_enable_remote_control,
         task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
+        rate_limits=not settings.worker_disable_rate_limits,
     )
 
 

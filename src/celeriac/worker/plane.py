@@ -70,10 +70,10 @@ def plane_of(
         announcer, parts.executor, plan.hostname, settings.event_exchange, _plain(settings.event_serializer), lamport,
         clock, enabled=plan.task_events,
     )  # fmt: skip
-    pulse = Pulse(events, pipeline.session, pipeline.claims, pipeline.admission, plan.heartbeat or 2.0, clock)
+    pulse = Pulse(events, pipeline.session, pipeline.claims, plan.heartbeat or 2.0, clock)
     state = WorkerState(
         hostname=plan.hostname, plan=plan, settings=settings, tasks=parts.tasks, facts=pipeline.facts,
-        claims=pipeline.claims, admission=pipeline.admission, session=pipeline.session, executor=parts.executor,
+        claims=pipeline.claims, admission=pipeline.admission, pacing=pipeline.pacing, session=pipeline.session, executor=parts.executor,
         transport=parts.transport, announcer=announcer, events=events, pulse=pulse, lamport=lamport, clock=clock,
         app_name=show.options.app_name, broker=show.transport, results=show.results, started_at=clock.monotonic(),
         find_queue=show.find_queue or _bound_to_itself, stop=stop,

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.wire.event_message import EventFields
-    from celeriac.worker.admit import Admission
     from celeriac.worker.claims import Claims
     from celeriac.worker.events import Events
     from celeriac.worker.session import Session
@@ -41,12 +40,11 @@ class Pulse:
     name = "pulse"
 
     def __init__(
-        self, events: Events, session: Session, claims: Claims, admission: Admission, interval: float, clock: Clock
+        self, events: Events, session: Session, claims: Claims, interval: float, clock: Clock
     ) -> None:
         self._events = events
         self._session = session
         self._claims = claims
-        self._admission = admission
         self._interval = interval
         self._clock = clock
         self._is_online = False
@@ -76,7 +74,7 @@ class Pulse:
         fields: EventFields = {
             "freq": self._interval,
             "active": len(self._claims.running_ids()),
-            "processed": self._admission.totals.total(),
+            "processed": self._claims.totals.total(),
             "loadavg": load_average(),
             **software(),
         }

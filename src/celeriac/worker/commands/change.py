@@ -28,7 +28,6 @@ logger = logging.getLogger("celeriac.worker")
 
 _MOST_IDS = 10_000
 _QUEUE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
-_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?\s*\Z")
 #: seconds that changing the queues may take
 _PATIENCE = 10.0
 
@@ -144,37 +143,22 @@ def _end_running(state: WorkerState, is_meant: Any, how: Cancel) -> list[str]:
 )
 def rate_limit(state: WorkerState, task_name: str, rate_limit: Any, **_: Any) -> Reply:
     """Set how often tasks of one name may start here."""
-    if rate_limit is not None and not isinstance(rate_limit, int | float) and not _RATE.match(str(rate_limit)):
-        return nok(f"Invalid rate limit string: {str(rate_limit)[:50]!r} is not like 10/s, 10/m or 10/h")
     if task_name not in state.tasks:
         logger.error("rate limit attempt for an unknown task")
         return nok("unknown task")
-    # the place where a limiter of dispatch is told; there is none yet
-    return nok("rate limits are not enforced by this release of celeriac")
-
-
-@command(
-    "control",
-    args=(("task_name", str), ("soft", float), ("hard", float)),
-    signature="<task_name> <soft_secs> [hard_secs]",
-)
-def time_limit(state: WorkerState, task_name: str, hard: Any = None, soft: Any = None, **_: Any) -> Reply:
-    """Set the time limits of tasks of one name, from their next start on."""
-    for limit in (hard, soft):
-        if limit is not None and (type(limit) not in (int, float) or not 0 < limit < 1e9):
-            raise ValueError(f"a time limit is a number of seconds above 0, not {str(limit)[:20]!r}")
-    facts = state.facts.get(task_name)
-    if facts is None:
-        logger.error("time limit attempt for an unknown task")
-        return nok("unknown task")
-    if hard is not None and state.plan.pool == "solo":
-        return nok("-P solo cannot enforce hard time limits")
-    state.facts[task_name] = msgspec.structs.replace(facts, hard_limit=hard, soft_limit=soft)
-    logger.info("new time limits for tasks of type %s: soft=%s hard=%s", task_name, soft, hard)
-    return ok("time limits set successfully")
-
-
-# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
+    if rate_limit is not None and (not isinstance(rate_limit, int | float | str) or len(str(rate_limit)) > 50):
+        return nok("Invalid rate limit string: a rate is like 10/s, 10/m or 10/h")
+    try:
+        state.pacing.limit(task_name, rate_limit)
+    except ValueError as error:
+        return nok(f"Invalid rate limit string: {error!r}")
+    if not state.plan.rate_limits:
+        return nok("rate limits are off here (worker_disable_rate_limits)")
+    if not rate_limit:
+        logger.info("rate limits disabled for tasks of type %s", task_name)
+        return ok("rate limit disabled successfully")
+    logger.info("new rate limit for tasks of type %s: %s", task_name, rate_limit)
+    return ok("new rate limit set successfully")
 
 
 @command("control", args=(("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)),

@@ -92,9 +92,8 @@ def _plain(value: Any) -> Any:
 @command("inspect")
 def stats(state: WorkerState, **_: Any) -> dict[str, Any]:
     """Show counts, pool, broker and resources."""
-    totals = state.admission.totals
     return {
-        "total": dict(totals),
+        "total": dict(state.claims.totals),
         "pid": os.getpid(),
         "clock": str(state.lamport.value),
         "uptime": round(state.clock.monotonic() - state.started_at),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.events import Events
     from celeriac.worker.options import Plan
+    from celeriac.worker.pacing import Pacing
     from celeriac.worker.pulse import Pulse
     from celeriac.worker.session import Session
 
@@ -38,6 +39,7 @@ class WorkerState(msgspec.Struct, kw_only=True, gc=True):
     facts: dict[str, TaskFacts]
     claims: Claims
     admission: Admission
+    pacing: Pacing
     session: Session
     executor: Executor
     transport: Transport
