@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
 if os.environ.get("INTEROP_PARTIES") == CELERY:
     DIRECTIONS = [(CELERY, CELERY)]
-MIXED = tuple(dict.fromkeys(side for pair in DIRECTIONS for side in pair))
+#: the parties of a fleet of two workers
+MIXED = DIRECTIONS[0]
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +70,17 @@ def both(servers: Servers, broker: str) -> Place:
     require(broker, *MIXED)
     try:
         return servers.fleet(broker, *MIXED)
+    except ServerMissing as error:
+        pytest.skip(f"{error}: a fleet on {broker} is NOT tested")
+
+
+@pytest.fixture
+def apart(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
+    """A place of the session where each party has a queue of its own: the first of ``direction`` reads ``here``, the
+    second ``there``."""
+    require(broker, *direction)
+    try:
+        return servers.fleet(broker, *direction, queues=("here", "there"))
     except ServerMissing as error:
         pytest.skip(f"{error}: a fleet on {broker} is NOT tested")
 

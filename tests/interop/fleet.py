@@ -78,7 +78,7 @@ class Process:
 
     @property
     def log(self) -> str:
-        return "\n".join(self.lines[-200:])
+        return "\n".join(line[:300] for line in self.lines[-60:])
 
     def wait_for(self, text: str, timeout: float = SOON, start: int = 0) -> str:
         """The first line with ``text``, from line ``start`` on, waiting for it."""
@@ -136,21 +136,22 @@ class Producer(Process):
 
     def __init__(self, side: str, folder: Path) -> None:
         super().__init__(side, ["party_client.py"], {}, folder / f"producer-{side}.journal")
+        self._numbers = itertools.count(1)
 
     def ask(self, do: str, settings: dict[str, Any], **order: Any) -> Any:
         start = len(self.lines)
+        number = next(self._numbers)
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, "settings": settings, **order}) + "\n")
+        self.process.stdin.write(json.dumps({"number": number, "do": do, "settings": settings, **order}) + "\n")
         self.process.stdin.flush()
-        while True:
-            line = self.wait_for("", 50.0, start)
-            if line.startswith('{"'):
-                break
-            start = self.lines.index(line, start) + 1  # a warning of the library
-        reply = json.loads(line)
+        reply = json.loads(self.wait_for(f'{{"number": {number},', 50.0, start))
         if "error" in reply:
             raise PartyError(self.side, reply)
         return reply["answer"]
+
+    @property
+    def log(self) -> str:
+        return "\n".join(line[:300] for line in self.lines[-5:])
 
 
 class PartyError(Exception):
@@ -296,13 +297,17 @@ class Servers:
             self._producers[side] = Producer(side, self._folder)
         return self._producers[side]
 
-    def fleet(self, broker: str, *sides: str) -> Place:
-        """The place where a worker of each side serves the whole session; tests tell their tasks by their ids."""
-        key = (broker, *sides)
+    def fleet(self, broker: str, *sides: str, queues: Sequence[str] = ()) -> Place:
+        """The place where a worker of each side serves the whole session; tests tell their tasks by their ids.
+
+        ``queues``: the one that each of the workers reads, in their order; else each reads all.
+        """
+        key = (broker, *sides, *queues)
         if key not in self._fleets:
             made = Place(self, broker, self._folder / "-".join(key), FLEET_SETTINGS)
             self._fleets[key] = made
-            for worker in [made.worker(side, wait=False) for side in sides]:
+            options = [("-Q", queue) for queue in queues] or [()] * len(sides)
+            for worker in [made.worker(side, *words, wait=False) for side, words in zip(sides, options, strict=True)]:
                 worker.wait_for(" ready", 30.0)
         return self._fleets[key]
 

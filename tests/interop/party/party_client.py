@@ -32,6 +32,10 @@ def app_of(settings: dict[str, Any]) -> Any:
 
 
 def as_signature(app: Any, call: dict[str, Any]) -> Any:
+    if "group" in call:
+        import celery
+
+        return celery.group([as_signature(app, part) for part in call["group"]], app=app)
     made = app.signature(
         call["task"], args=tuple(call.get("args", ())), kwargs=call.get("kwargs", {}),
         options=options_of(app, call), immutable=call.get("immutable", False),
@@ -85,7 +89,7 @@ def canvas(app: Any, kind: str, parts: list[dict[str, Any]], body: dict[str, Any
     while node is not None:
         ids.insert(0, node.id)
         node = node.parent
-    return {"id": result.id, "parts": ids}
+    return {"id": result.id, "parts": ids, "group": [child.id for child in getattr(result, "results", ())]}
 
 
 def outcome(app: Any, task_id: str, timeout: float) -> dict[str, Any]:
@@ -129,8 +133,7 @@ def until_state(app: Any, task_id: str, state: str, timeout: float) -> dict[str,
         time.sleep(0.02)
 
 
-def answer(line: str) -> Any:
-    order = json.loads(line)
+def answer(order: dict[str, Any]) -> Any:
     app = app_of(order.get("settings", {}))
     match order["do"]:
         case "send":
@@ -159,11 +162,13 @@ def answer(line: str) -> Any:
 
 def main() -> None:
     for line in sys.stdin:
+        order = json.loads(line)
+        reply: dict[str, Any] = {"number": order["number"]}
         try:
-            reply = {"answer": answer(line)}
+            reply["answer"] = answer(order)
         except Exception as error:
             kind = type(error)
-            reply = {"error": f"{kind.__module__}.{kind.__qualname__}", "text": str(error), "tb": traceback.format_exc()}
+            reply.update(error=f"{kind.__module__}.{kind.__qualname__}", text=str(error), tb=traceback.format_exc())
         sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()
 
