@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench sizes docs interop-env interop-node clean
+.PHONY: help setup servers demo test check fix bench sizes docs interop-env interop-node clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,14 @@ $(DEV): $(RUN)
 
 setup: $(DEV) ## create .venv with everything a contributor needs
 
+servers: ## install Redis and RabbitMQ for the tests, where apt-get may
+	@tools/servers.sh
+
 demo: $(RUN) ## parse Python's standard library with one task per file, with progress and a summary
 	@$(BIN)/celeriac demo
 
-test: $(DEV) ## run all tests; makes the Celery environment for the interop tests if it can
+test: $(DEV) ## run all tests; installs the servers and the Celery environment that they need, if it can
+	@tools/servers.sh
 	@$(MAKE) --no-print-directory interop-env || echo 'WARNING: no $(INTEROP); the tests against Celery will be skipped'
 	@$(MAKE) --no-print-directory interop-node || echo 'WARNING: no Node clients; the tests with them will be skipped'
 	@set -e; if [ -x $(INTEROP)/bin/python ]; then \

@@ -109,5 +109,5 @@ def test_results_come_back_over_amqp(place: Callable[..., Place], side: str) -> 
         pytest.skip("celeriac.results.rpc does not exist yet: replies to Node are NOT tested")
     here = place("rabbitmq", side, result_backend="rpc://")
     here.worker(side)
-    outcomes = run(here, "celery-ts", *[call("add", n, n) for n in range(20)], backend=here.settings["broker_url"])
+    outcomes = run(here, "celery-ts", *[call("add", n, n) for n in range(20)], backend=here.settings["broker_url"].replace("amqp:", "rpc:"))
     assert [found.get("value") for found in outcomes] == [2 * n for n in range(20)]

@@ -41,6 +41,29 @@ def test_call_and_result(house: House) -> None:
     assert "ValueError" in ran(house.celeriac("-A", "house", "result", failed, "--traceback"), 1)
 
 
+def test_what_was_set_aside_is_shown_replayed_and_discarded(house: House) -> None:
+    house.worker("-c", "1")
+    for name in ("house.nobody", "house.nobody", "house.noone"):
+        ran(house.celeriac("-A", "house", "call", name))
+    house.until(lambda: len(house.query("select 1 from buried")) == 3, 20, "set aside")
+    listed = json.loads(ran(house.celeriac("-A", "house", "dead", "list", "--json")))
+    assert [(one["task"], one["kind"], one["queue"]) for one in listed] == [
+        ("house.noone", "quarantined", "celery"), *[("house.nobody", "quarantined", "celery")] * 2
+    ]  # fmt: skip
+    assert "no task named" in ran(house.celeriac("-A", "house", "dead", "list", "-t", "house.noone"))
+    assert ran(house.celeriac("-A", "house", "dead", "list", "--only", "dead")) == "Nothing was set aside.\n"
+    shown = ran(house.celeriac("-A", "house", "dead", "show", listed[0]["task_id"]))
+    assert "header task" in shown
+    assert "body:" in shown
+    assert "Name the entries" in one_line_of_complaint(house.celeriac("-A", "house", "dead", "replay"))
+    assert "under 4711" in one_line_of_complaint(house.celeriac("-A", "house", "dead", "replay", "4711"))
+    assert ran(house.celeriac("-A", "house", "dead", "discard", "--all", "-t", "house.nobody", "-f")) == (
+        "2 messages thrown away\n"
+    )
+    assert ran(house.celeriac("-A", "house", "dead", "replay", listed[0]["entry"])) == "1 message put back\n"
+    house.until(lambda: len(house.query("select 1 from buried")) == 1, 20, "set aside again")
+
+
 def test_no_result_yet_is_an_exit_status_of_its_own(house: House) -> None:
     told = house.celeriac("-A", "house", "result", "nobody", "--timeout", "0.1")
     assert "no result of nobody" in one_line_of_complaint(told, 3)

@@ -18,6 +18,7 @@ from celeriac.client.sender import PublishPolicy
 from celeriac.errors import InvalidTaskError
 from celeriac.ids import is_safe_id
 from celeriac.ids import task_id as new_id
+from celeriac.results.base import Replies
 from celeriac.transports.base import QueueSpec
 from celeriac.wire.envelope import Route
 from celeriac.wire.task_message import TaskCall, timestamp_of
@@ -75,6 +76,7 @@ class Plan(msgspec.Struct, kw_only=True, gc=False):
     origin: str = ""
     policy: PublishPolicy = PublishPolicy()
     always_eager: bool = False
+    replies: Replies | None = None  #: the result store, if it wants results to be sent to this process
 
 
 class Draft(msgspec.Struct, gc=False):
@@ -122,6 +124,7 @@ def plan_for(app: Celeriac, name: str, task: Any = None, by_name: bool = False) 
         origin=app.origin,
         policy=app.publish_policy,
         always_eager=settings.task_always_eager,
+        replies=app.replies,
     )
     if app.routes_are_static:
         _complete(plan, app)
@@ -137,7 +140,7 @@ def _complete(plan: Plan, app: Celeriac) -> None:
     plan.template = {
         field: value
         for field in TaskCall.__struct_fields__
-        if field not in ("id", "args", "kwargs") and (value := getattr(call, field)) != _DEFAULTS.get(field)
+        if field not in ("id", "args", "kwargs", "reply_to") and (value := getattr(call, field)) != _DEFAULTS.get(field)
     }
     plan.route, plan.queue, plan.policy = draft.route, draft.queue, draft.policy
 
@@ -193,7 +196,7 @@ def draft_of(
         compression=take("compression", plan.compression),
         priority=_priority(take("priority", plan.priority), name),
         delivery_mode=plan.delivery_mode if mode is None else _delivery_mode(mode, name),
-        reply_to=take("reply_to", ""),
+        reply_to=take("reply_to", None) or ("" if plan.replies is None else plan.replies.reply_address()),
         headers=_mapping(take("headers", None), "headers", name),
         properties=routed.options or None,
         repr_levels=plan.repr_levels,

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from celeriac.client.outbox import Outbox
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
-    from celeriac.results.base import ResultStore
+    from celeriac.results.base import Replies, ResultStore
     from celeriac.rules.routing import Router
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
@@ -255,6 +255,16 @@ class Celeriac:
         return cast("Transport", self._connections.get("transport") or self._connection("transport", make))
 
     @property
+    def reading_transport(self) -> Transport:
+        """The broker that workers take messages from: :attr:`transport`, unless ``broker_read_url`` says otherwise."""
+        from celeriac.app.wiring import open_transport, reading_url
+
+        url = reading_url(self.settings, self.name)
+        if url == self.broker_url:
+            return self.transport
+        return cast("Transport", self._connection("reading", lambda: open_transport(url, self.settings)))
+
+    @property
     def store(self) -> ResultStore | None:
         """The result store; ``None`` where results are not kept."""
 
@@ -264,6 +274,16 @@ class Celeriac:
             return (open_store(self.settings, self.broker_url),)
 
         return cast("tuple[ResultStore | None]", self._connection("store", make))[0]
+
+    @property
+    def replies(self) -> Replies | None:
+        """The result store, if results are sent to the process that asked for them (``rpc://``)."""
+        if not self.settings.result_backend:
+            return None  # the embedded file, which need not be opened for this
+        from celeriac.results.base import Replies
+
+        store: object = self.store
+        return store if isinstance(store, Replies) else None
 
     @property
     def backend(self) -> Backend:
@@ -309,7 +329,7 @@ class Celeriac:
             parts, self._connections = self._connections, {}
         if "sender" in parts:
             parts["sender"].close()
-        for part in (parts.get("transport"), *parts.get("store", ())):
+        for part in (parts.get("transport"), parts.get("reading"), *parts.get("store", ())):
             if part is not None:
                 part.close()
 

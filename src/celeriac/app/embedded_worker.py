@@ -36,7 +36,7 @@ def worker_of(app: Celeriac, options: Mapping[str, Any]) -> Any:
     loader = Loader("celeriac.app.loading:load_registry", target, call=lambda: registry)
     return build_worker(
         WorkerOptions(hostname=hostname, queues=queues, app_name=app.name, **given), app.settings, registry.tasks,
-        loader, app.transport, app.store,
+        loader, app.reading_transport, app.store, outlet=app.transport,
     )  # fmt: skip
 
 

@@ -293,6 +293,7 @@ class Task(Generic[P, R]):
         self, app: Celeriac, plan: calls.Plan, arguments: Iterable[Sequence[Any]]
     ) -> Iterator[tuple[Outgoing, str]]:
         template, route, check, name = plan.template, plan.route, plan.check, self.name
+        replies = plan.replies
         plain = template is not None and route is not None and current.running() is None
         if not plain or self.dump_arguments is not None or type(self).shadow_name is not Task.shadow_name:
             for args in arguments:
@@ -311,7 +312,10 @@ class Task(Generic[P, R]):
             if check is not None:
                 check(args, {})
             task_id = new_id()
-            yield Outgoing(encode_task(TaskCall(id=task_id, args=args, **template), now), route), task_id
+            call = TaskCall(id=task_id, args=args, **template)
+            if replies is not None:
+                call.reply_to = replies.reply_address()
+            yield Outgoing(encode_task(call, now), route), task_id
 
     def _plan_now(self) -> calls.Plan:
         plan = self._plan
@@ -349,6 +353,8 @@ class Task(Generic[P, R]):
         if not given and top is None and plan.template is not None and plan.route is not None:
             task_id = new_id()
             call = TaskCall(id=task_id, args=args, kwargs=kwargs, **plan.template)
+            if plan.replies is not None:
+                call.reply_to = plan.replies.reply_address()
             app.declare_queue(plan.queue, plan.route.exchange)
             return Outgoing(encode_task(call, SYSTEM_CLOCK.time()), plan.route), task_id, plan.policy, None
         parent = None if top is None else calls.running_request()

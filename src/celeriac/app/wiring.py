@@ -41,6 +41,12 @@ def broker_url(settings: Settings, app_name: str) -> str:
     return str(given)
 
 
+def reading_url(settings: Settings, app_name: str) -> str:
+    """Where a worker takes messages from."""
+    given = settings.broker_read_url or settings.broker_url
+    return str(given) if given else embedded_url(app_name)
+
+
 def embedded_url(app_name: str) -> str:
     from urllib.parse import quote
 

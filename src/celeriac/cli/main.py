@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("celeriac.cli.call:call", "Send a task by its name and print its id."),
     "result": ("celeriac.cli.result:result", "Wait for the result of a task and print it."),
     "status": ("celeriac.cli.status:status", "Show the queues: waiting, delayed, held, dead, quarantined."),
+    "dead": ("celeriac.cli.dead:dead", "Look at dead letters and quarantined messages; replay or discard them."),
     "purge": ("celeriac.cli.purge:purge", "Throw away the messages that wait in queues."),
     "check": ("celeriac.cli.check:check", "Look for mistakes and dangers in the settings."),
     "report": ("celeriac.cli.report:report", "Show versions, platform and settings, for bug reports."),

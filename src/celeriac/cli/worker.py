@@ -200,4 +200,6 @@ def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
     from celeriac.worker.assembly import build_worker
 
     tasks = app.worker_registry().tasks
-    return build_worker(options, app.settings, tasks, loader, app.transport, app.store).run()
+    return build_worker(
+        options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport
+    ).run()

@@ -21,6 +21,7 @@ import threading
 import time
 import warnings
 import weakref
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: kinds of waiters; a ring reaches one kind
-QUEUES, RESULTS, BROADCASTS = "q", "r", "b"
+QUEUES, RESULTS = "q", "r"
+#: the kinds for broadcasts: one of these for each exchange
+_BROADCASTS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #: seconds after which a waiter looks by itself
 POLL = 1.0
 #: sun_path holds 108 bytes on Linux, 104 elsewhere, with a zero at the end
@@ -44,6 +47,11 @@ _LONGEST_RING_BYTES = 4096
 #: a listing younger than this may miss a socket of the same clock tick (coarse inode times: 4 ms at 250 Hz)
 _LISTING_GRACE_NS = 50_000_000
 _INTERRUPT = b"\0"
+
+
+def broadcasts(exchange: str) -> str:
+    """The kind of those who wait for what is published to ``exchange``; two may share one, and ring needlessly."""
+    return _BROADCASTS[zlib.crc32(exchange.encode("utf-8", "surrogatepass")) % len(_BROADCASTS)]
 
 
 class Doorbells:
@@ -62,6 +70,15 @@ class Doorbells:
             return
         text = "\n".join(words).encode("utf-8", "surrogatepass")
         self._send(names, text if len(text) <= _LONGEST_RING_BYTES else b"")
+
+    def anybody(self, kind: str) -> bool:
+        """False: nobody waits for ``kind``, unless somebody could not hang up a bell and polls."""
+        if self._names(kind):
+            return True
+        try:
+            return not _is_ours(os.lstat(self._directory_name))
+        except OSError:
+            return False
 
     def bell(self, kind: str) -> Bell:
         """A new waiter. Without a usable directory it can only sleep and poll."""
@@ -217,7 +234,7 @@ def make_private(directory: Path) -> bool:
         found = os.lstat(directory)
     except OSError:
         return False
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+    if not _is_ours(found):
         warnings.warn(
             f"{directory} is not a private directory of this user; waiters poll once a second instead of being woken. "
             f"Remove it, or look who made it.",
@@ -226,6 +243,10 @@ def make_private(directory: Path) -> bool:
         )
         return False
     return True
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
 
 
 _bells: weakref.WeakSet[Bell] = weakref.WeakSet()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from celeriac.embedded.rows import WIDEST, Insert
-from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
+from celeriac.transports.base import Ack, Buried, Bury, Delivery, Park, QueueCounts, QueueSpec, Release
 from celeriac.wire.envelope import Envelope, Route
 
 if TYPE_CHECKING:
@@ -38,21 +38,6 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     headers: dict[str, Any]
     properties: dict[str, Any]
     route: Route
-
-
-class Buried(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter or a quarantined message."""
-
-    id: int
-    kind: str  #: dead, quarantine
-    queue: str
-    reason: str
-    worker: str
-    buried_at: float
-    attempts: int
-    envelope: Envelope | None  #: None: its headers cannot be read
-    meta: bytes
-    body: bytes
 
 
 class Outlook(NamedTuple):
@@ -470,21 +455,21 @@ def delete(link: Link, queue: str) -> None:
 # ── the buried ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def buried(link: Link, kind: str | None, limit: int) -> list[Buried]:
-    """The newest dead letters and quarantined messages (``kind``: dead, quarantine; None: both)."""
+def buried(link: Link, queues: Sequence[str], limit: int) -> list[Buried]:
+    """The newest dead letters and quarantined messages of these queues, newest first."""
     rows = link.read(
         lambda connection: connection.execute(
             "SELECT id, kind, queue, reason, worker, buried_at, attempts, meta, body FROM buried "
-            "WHERE ?1 IS NULL OR kind = ?1 ORDER BY id DESC LIMIT ?2",
-            (kind, limit),
+            f"WHERE queue IN ({','.join('?' * len(queues))}) ORDER BY id DESC LIMIT ?",
+            (*queues, limit),
         ).fetchall()
     )
     return [
         Buried(
-            id=number, kind=kind_, queue=queue, reason=reason, worker=worker, buried_at=at / 1000, attempts=attempts,
-            envelope=_envelope(meta, body), meta=meta, body=body,
+            id=str(number), quarantined=kind == "quarantine", queue=queue, reason=reason, worker=worker,
+            buried_at=at / 1000, attempts=attempts, envelope=_envelope(meta, body), raw=body,
         )
-        for number, kind_, queue, reason, worker, at, attempts, meta, body in rows
+        for number, kind, queue, reason, worker, at, attempts, meta, body in rows
     ]  # fmt: skip
 
 
@@ -513,18 +498,31 @@ def replay(link: Link, ids: Sequence[int], now: int) -> list[str]:
     return link.write(work, essential=False)
 
 
+def discard(link: Link, ids: Sequence[int]) -> int:
+    """Throw buried messages away; how many were there."""
+
+    def work(connection: sqlite3.Connection) -> int:
+        return sum(connection.execute("DELETE FROM buried WHERE id = ?", (number,)).rowcount for number in ids)
+
+    return link.write(work, essential=False)
+
+
 # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 #: what subscribers may miss: more than this many messages, or older than this many milliseconds
 _REMEMBERED, _REMEMBERED_MS = 10_000, 60_000
+#: rows that one look reads
+_LOOK_AT = 1000
 
 
-def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
+def cast(link: Link, rows: Sequence[tuple[str, bytes]], now: int, patience: float) -> None:
+    """Store ``(exchange, message)`` for whoever reads within the next minute; the oldest make room."""
+
     def work(connection: sqlite3.Connection) -> None:
-        for envelope in envelopes:
-            connection.execute(
-                "INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)", (topic, now, envelope)
-            )
+        connection.executemany(
+            "INSERT INTO broadcast (topic, sent_at, envelope) VALUES (?, ?, ?)",
+            [(exchange, now, data) for exchange, data in rows],
+        )
         newest = connection.execute("SELECT max(id) FROM broadcast").fetchone()[0]
         connection.execute("DELETE FROM broadcast WHERE id <= ?", (newest - _REMEMBERED,))
         connection.execute(
@@ -532,7 +530,7 @@ def cast(link: Link, topic: str, envelopes: Sequence[bytes], now: int) -> None:
             (now - _REMEMBERED_MS,),
         )
 
-    link.write(work, essential=False)
+    link.write(work, patience=patience, essential=False)
 
 
 def last_cast(link: Link) -> int:
@@ -545,9 +543,15 @@ def last_cast(link: Link) -> int:
     return number
 
 
-def casts_since(link: Link, number: int) -> list[tuple[int, str, bytes]]:
-    return link.read(
+def casts_since(link: Link, number: int, exchange: str, oldest: int) -> tuple[int, list[bytes], bool]:
+    """The last id looked at, what was sent to ``exchange`` not before ``oldest``, and whether there may be more."""
+    rows = link.read(
         lambda connection: connection.execute(
-            "SELECT id, topic, envelope FROM broadcast WHERE id > ? ORDER BY id LIMIT 1000", (number,)
+            "SELECT id, CASE WHEN topic = ? AND sent_at >= ? THEN envelope END FROM broadcast WHERE id > ? "
+            "ORDER BY id LIMIT ?",
+            (exchange, oldest, number, _LOOK_AT),
         ).fetchall()
     )
+    seen = rows[-1][0] if rows else number
+    # somebody else may have put other values into the file
+    return seen, [data for _, data in rows if isinstance(data, bytes)], len(rows) == _LOOK_AT

@@ -17,7 +17,7 @@ from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Relea
 from celeriac.transports.bindings import Binding, destinations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from celeriac.transports.base import Outgoing, Settlement
     from celeriac.wire.envelope import Envelope, Route
@@ -73,7 +73,7 @@ class VolatileEngine:
         #: called, under no lock, after something changed: with the queues, with the task ids
         self.on_messages: set[Callable[[], None]] = set()
         self.on_records: set[Callable[[], None]] = set()
-        self.on_broadcast: set[Callable[[str, Envelope], None]] = set()
+        self._audience: dict[str, set[Callable[[Envelope, Route], None]]] = {}
         self._bindings: dict[str, dict[tuple[str, str], Binding]] = {}
         self._ready: dict[str, list[tuple[int, float, int, Message]]] = {}
         self._delayed: list[tuple[float, int, Message]] = []
@@ -239,12 +239,19 @@ class VolatileEngine:
                 for key in [key for key in bound if key[0] == queue]:
                     del bound[key]
 
-    def replay(self, ids: Sequence[int], now: float) -> int:
-        """Put buried messages back; returns how many."""
+    def take_buried(self, ids: Collection[int]) -> list[BuriedMessage]:
+        """Take buried messages out; those that were there."""
         with self.lock:
-            chosen = [buried for buried in self.buried if buried.id in set(ids)]
+            chosen = [buried for buried in self.buried if buried.id in ids]
             for buried in chosen:
                 self.buried.remove(buried)
+        return chosen
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put buried messages back; returns how many."""
+        with self.lock:
+            chosen = self.take_buried(ids)
+            for buried in chosen:
                 priority = buried.envelope.properties.get("priority")
                 rank = -priority if isinstance(priority, int) else 0
                 message = Message(next(self._ids), buried.queue, rank, now, buried.envelope, buried.route)
@@ -283,6 +290,29 @@ class VolatileEngine:
             before = len(self.buried)
             self.buried = [one for one in self.buried if one.expires_at is None or one.expires_at > now]
             return len(gone) + len(old) + before - len(self.buried)
+
+    # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def listen(self, exchange: str, listener: Callable[[Envelope, Route], None]) -> None:
+        """Call ``listener``, under no lock, with everything that is cast to ``exchange``."""
+        with self.lock:
+            self._audience.setdefault(exchange, set()).add(listener)
+
+    def ignore(self, exchange: str, listener: Callable[[Envelope, Route], None]) -> None:
+        with self.lock:
+            listeners = self._audience.get(exchange, set())
+            listeners.discard(listener)
+            if not listeners:
+                self._audience.pop(exchange, None)
+
+    def has_audience(self, exchange: str) -> bool:
+        return exchange in self._audience
+
+    def cast(self, envelope: Envelope, route: Route) -> None:
+        with self.lock:
+            listeners = list(self._audience.get(route.exchange, ()))
+        for listener in listeners:
+            listener(envelope, route)
 
     # ── news ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from celeriac.wire.result_record import ResultRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Bucket", "GroupStore", "ResultRecord", "ResultStore", "StoreCapabilities", "Watches"]
+__all__ = ["Bucket", "GroupStore", "Replies", "ResultRecord", "ResultStore", "StoreCapabilities", "Watches"]
 
 
 class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,16 @@ class GroupStore(Protocol):
     def save_group(self, group_id: str, payload: bytes, expires_in: float | None) -> None: ...
     def restore_group(self, group_id: str) -> bytes | None: ...
     def delete_group(self, group_id: str) -> None: ...
+
+
+@runtime_checkable
+class Replies(Protocol):
+    """Optional: results travel as messages to the process that asked, and are read there."""
+
+    def reply_address(self) -> str:
+        """Where this process listens: the ``reply_to`` of its calls. Listens from the first call on, so that blocks;
+        the others cost nothing. Raises ``BackendError``."""
+        ...
 
 
 class Bucket(Protocol):

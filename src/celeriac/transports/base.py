@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
-    "Ack", "BlockingConsumer", "Broadcast", "Bury", "Capabilities", "Commits", "Consumer", "Counts", "Delivery",
-    "Envelope", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec",
-    "Release", "Route", "Settlement", "Subscription", "Taken", "Transport", "Verdict",
+    "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
+    "Counts", "Delivery", "Envelope", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin",
+    "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken", "Transport",
+    "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -232,6 +233,37 @@ class Counts(Protocol):
     def counts(self, queue: str) -> QueueCounts: ...
 
 
+class Buried(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter or a quarantined message, kept in full."""
+
+    id: str  #: unique within its broker; what people type to replay or discard it
+    queue: str  #: where it came from, and where a replay puts it
+    quarantined: bool  #: it could not be understood; else it is a dead letter
+    reason: str
+    worker: str
+    buried_at: float  #: seconds since the epoch
+    attempts: int | None = None  #: starts; None: not counted
+    envelope: Envelope | None = None  #: None: not even that could be read
+    raw: bytes = b""  #: the bytes as they were received, or the body where the broker keeps the envelope apart
+
+
+@runtime_checkable
+class Graveyard(Protocol):
+    """Optional, on a QueueAdmin: looks into what was set aside and takes it out again. Blocking, thread-safe."""
+
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
+        """The newest of these queues, newest first; nothing is moved."""
+        ...
+
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        """Put them back into their queues, bytes unchanged and attempts forgotten; how many were still there."""
+        ...
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        """Throw them away; how many were still there."""
+        ...
+
+
 class Heard(msgspec.Struct, array_like=True, gc=False):
     """What a :class:`Subscription` hands out."""
 
@@ -272,6 +304,15 @@ class Broadcast(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Audience(Protocol):
+    """Optional, on a Broadcast that can tell in microseconds whether a message would vanish."""
+
+    def anybody(self, exchange: str) -> bool:
+        """False: nobody has subscribed to ``exchange``, so what would be published need not even be written down."""
+        ...
 
 
 class Transport(Protocol):

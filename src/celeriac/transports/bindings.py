@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from celeriac.errors import Unroutable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from celeriac.transports.base import QueueSpec
     from celeriac.wire.envelope import Route
 
 
@@ -32,6 +33,11 @@ def matches(binding: Binding, routing_key: str) -> bool:
             return topic_matches(binding.routing_key, routing_key)
         case _:
             return binding.routing_key == routing_key
+
+
+def bindings_of(queue: QueueSpec, keys: Sequence[str] = ()) -> tuple[Binding, ...]:
+    """How ``queue`` is bound: for its own routing key or for all of ``keys``."""
+    return tuple(Binding(queue.exchange_type, key, queue.name) for key in keys or (queue.routing_key,))
 
 
 def topic_matches(pattern: str, routing_key: str) -> bool:

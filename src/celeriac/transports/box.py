@@ -306,10 +306,16 @@ class NoBroadcast:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def publish(self, topic: str, batch: Sequence[Envelope]) -> None:
+    def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
         """Fan-out is at most once; here it is never."""
 
-    def subscribe(self, topics: Sequence[str]) -> Subscription:
+    def subscribe(self, queue: QueueSpec, keys: Sequence[str] = ()) -> Subscription:
         raise ImproperlyConfigured(
             f"Transport {self._name!r} has no fan-out, so remote control and events do not work with it."
         )
+
+    def anybody(self, exchange: str) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -7,22 +7,24 @@ through the clock, so virtual time works.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from celeriac.embedded.volatile import engine_named
 from celeriac.errors import PublishRejected
-from celeriac.transports.base import RELEASE, Capabilities, Settlement
-from celeriac.transports.bindings import topic_matches
+from celeriac.transports.base import RELEASE, Buried, Capabilities, Heard, Settlement
+from celeriac.transports.bindings import bindings_of, matches
 from celeriac.transports.url import BrokerUrl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celeriac.clock import Clock
-    from celeriac.embedded.volatile import BuriedMessage, Receipt, VolatileEngine
+    from celeriac.embedded.volatile import Receipt, VolatileEngine
     from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Subscription
-    from celeriac.wire.envelope import Envelope
+    from celeriac.wire.envelope import Envelope, Route
     from celeriac.wire.result_record import ResultRecord
 
 #: envelopes that a slow subscriber may lag behind before the oldest are dropped
@@ -69,7 +71,7 @@ class MemoryTransport:
         return MemoryAdmin(self._engine, self._clock)
 
     def broadcast(self) -> MemoryBroadcast:
-        return MemoryBroadcast(self._engine)
+        return MemoryBroadcast(self._engine, self._settings.broker_max_message_bytes)
 
     def close(self) -> None:
         """The messages stay for the next one."""
@@ -197,63 +199,89 @@ class MemoryAdmin:
     def queues(self) -> Sequence[str]:
         return self._engine.names()
 
-    def buried(self, kind: str | None = None, limit: int = 100) -> Sequence[BuriedMessage]:
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
         with self._engine.lock:
-            chosen = [one for one in reversed(self._engine.buried) if kind in (None, one.kind)]
-        return chosen[:limit]
+            found = [one for one in reversed(self._engine.buried) if one.queue in queues]
+        return [
+            Buried(
+                id=str(one.id), queue=one.queue, quarantined=one.kind == "quarantine", reason=one.reason,
+                worker=one.worker, buried_at=one.buried_at, attempts=one.attempts, envelope=one.envelope,
+                raw=one.envelope.body,
+            )
+            for one in found[:limit]
+        ]  # fmt: skip
 
-    def replay(self, ids: Sequence[int]) -> int:
-        count = self._engine.replay(ids, self._clock.time())
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        count = self._engine.replay({int(one.id) for one in chosen}, self._clock.time())
         self._engine.tell(self._engine.on_messages)
         return count
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        return len(self._engine.take_buried({int(one.id) for one in chosen}))
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 class MemoryBroadcast:
-    """Fan-out to the subscribers of this process."""
+    """Fan-out and replies between the threads of this process."""
 
-    def __init__(self, engine: VolatileEngine) -> None:
+    def __init__(self, engine: VolatileEngine, max_bytes: int) -> None:
         self._engine = engine
+        self._max_bytes = max_bytes
 
-    def publish(self, topic: str, batch: Sequence[Envelope]) -> None:
-        with self._engine.lock:
-            listeners = list(self._engine.on_broadcast)
-        for envelope in batch:
-            for listener in listeners:
-                listener(topic, envelope)
+    def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
+        check_sizes(batch, self._max_bytes)
+        for outgoing in batch:
+            self._engine.cast(outgoing.envelope, outgoing.route)
 
-    def subscribe(self, topics: Sequence[str]) -> Subscription:
-        return _Subscription(self._engine, list(topics))
+    def subscribe(self, queue: QueueSpec, keys: Sequence[str] = ()) -> Subscription:
+        return _Subscription(self._engine, queue, keys)
+
+    def anybody(self, exchange: str) -> bool:
+        return self._engine.has_audience(exchange)
+
+    def close(self) -> None:
+        """Subscriptions close themselves."""
 
 
 class _Subscription:
-    def __init__(self, engine: VolatileEngine, topics: Sequence[str]) -> None:
+    def __init__(self, engine: VolatileEngine, queue: QueueSpec, keys: Sequence[str]) -> None:
         self._engine = engine
-        self._topics = topics
-        self._mailbox: deque[Envelope] = deque(maxlen=_MAILBOX)
-        self._news = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        engine.on_broadcast.add(self._hear)
+        self._bindings = bindings_of(queue, keys)
+        self._exchange = queue.exchange
+        self._mailbox: deque[Heard] = deque(maxlen=_MAILBOX)
+        self._news = threading.Condition()
+        self._interrupted = self._closed = False
+        engine.listen(self._exchange, self._hear)
 
-    def _hear(self, topic: str, envelope: Envelope) -> None:
-        if any(topic_matches(pattern, topic) for pattern in self._topics):
-            self._mailbox.append(envelope)
-            loop = self._loop
-            if loop is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(self._news.set)
+    def _hear(self, envelope: Envelope, route: Route) -> None:
+        if any(matches(binding, route.routing_key) for binding in self._bindings):
+            # the receivers may change the mappings they get
+            copy = type(envelope)(envelope.body, dict(envelope.headers), dict(envelope.properties))
+            with self._news:
+                self._mailbox.append(Heard(copy, route))
+                self._news.notify_all()
 
-    def __aiter__(self) -> _Subscription:
-        return self
+    def receive(self, limit: int, wait: float) -> Sequence[Heard]:
+        ends = time.monotonic() + wait
+        with self._news:
+            while not self._mailbox and not self._interrupted and not self._closed:
+                left = ends - time.monotonic()
+                if left <= 0:
+                    break
+                self._news.wait(left)
+            self._interrupted = False
+            return [self._mailbox.popleft() for _ in range(min(limit, len(self._mailbox)))]
 
-    async def __anext__(self) -> Envelope:
-        self._loop = asyncio.get_running_loop()
-        while not self._mailbox:
-            self._news.clear()
-            if not self._mailbox:
-                await self._news.wait()
-        return self._mailbox.popleft()
+    def interrupt(self) -> None:
+        with self._news:
+            self._interrupted = True
+            self._news.notify_all()
 
-    async def aclose(self) -> None:
-        self._engine.on_broadcast.discard(self._hear)
+    def close(self) -> None:
+        self._engine.ignore(self._exchange, self._hear)
+        with self._news:
+            self._closed = True
+            self._mailbox.clear()
+            self._news.notify_all()

@@ -7,7 +7,6 @@ laid out and moved: ``embedded/``.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import threading
@@ -26,17 +25,17 @@ from celeriac.embedded.location import location_of
 from celeriac.embedded.messages import milliseconds
 from celeriac.errors import BackendError, OperationalError, PublishRejected
 from celeriac.transports.base import Capabilities
-from celeriac.transports.bindings import Binding, destinations, topic_matches
+from celeriac.transports.bindings import Binding, destinations
+from celeriac.transports.sqlite_broadcast import SqliteBroadcast
 from celeriac.transports.threads import CommittingConsumer
-from celeriac.wire.envelope import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celeriac.clock import Clock
     from celeriac.embedded.file import Link
-    from celeriac.embedded.messages import Buried, Receipt, Row
-    from celeriac.transports.base import Delivery, Outgoing, QueueCounts, QueueSpec, Settlement, Subscription
+    from celeriac.embedded.messages import Receipt, Row
+    from celeriac.transports.base import Buried, Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
 
@@ -99,7 +98,8 @@ class SqliteTransport:
         return SqliteAdmin(self, self._file, self._clock)
 
     def broadcast(self) -> SqliteBroadcast:
-        return SqliteBroadcast(self, self._file, self._clock)
+        link = self._file.link(durable=False)  # what a power cut takes would be forgotten within a minute anyway
+        return SqliteBroadcast(link, self.bells, self._settings.broker_max_message_bytes, self._clock)
 
     def close(self) -> None:
         """Nothing is kept open here; publishers, consumers and admins close their own."""
@@ -416,87 +416,16 @@ class SqliteAdmin:
     def queues(self) -> Sequence[str]:
         return messages.names(self._link)
 
-    def buried(self, kind: str | None = None, limit: int = 100) -> Sequence[Buried]:
-        """The newest dead letters (``kind='dead'``), quarantined messages (``'quarantine'``), or both."""
-        return messages.buried(self._link, kind, limit)
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
+        return messages.buried(self._link, queues, limit)
 
-    def replay(self, ids: Sequence[int]) -> int:
-        """Put buried messages back into their queues, attempts forgotten; returns how many."""
-        queues = messages.replay(self._link, ids, milliseconds(self._clock.time()))
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        queues = messages.replay(self._link, [int(one.id) for one in chosen], milliseconds(self._clock.time()))
         self._transport.bells().ring(doorbell.QUEUES, set(queues))
         return len(queues)
 
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        return messages.discard(self._link, [int(one.id) for one in chosen])
+
     def close(self) -> None:
         self._link.close()
-
-
-class SqliteBroadcast:
-    """Fan-out through a short table: subscribers read what is newer than what they have seen."""
-
-    def __init__(self, transport: SqliteTransport, file: EmbeddedFile, clock: Clock) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._file = file
-        self._link = file.link(durable=False)
-
-    def publish(self, topic: str, batch: Sequence[Envelope]) -> None:
-        encoded = [_ENCODE(envelope) for envelope in batch]
-        messages.cast(self._link, topic, encoded, milliseconds(self._clock.time()))
-        self._transport.bells().ring(doorbell.BROADCASTS, [topic])
-
-    def subscribe(self, topics: Sequence[str]) -> Subscription:
-        """Everything published from now on to ``topics`` (patterns with ``*`` and ``#`` allowed)."""
-        bell = self._transport.bells().bell(doorbell.BROADCASTS)
-        return _Subscription(self._link, bell, list(topics))
-
-
-class _Subscription:
-    def __init__(self, link: Link, bell: doorbell.Bell, topics: Sequence[str]) -> None:
-        self._link = link
-        self._bell = bell
-        self._topics = topics
-        self._seen = messages.last_cast(link)
-        self._pending: list[Envelope] = []
-
-    def __aiter__(self) -> _Subscription:
-        return self
-
-    async def __anext__(self) -> Envelope:
-        while not self._pending:
-            self._bell.drain()
-            if not self._read():
-                await self._rung()
-        return self._pending.pop(0)
-
-    def _read(self) -> bool:
-        """A reading look of some microseconds, hence on the loop's own thread."""
-        rows = messages.casts_since(self._link, self._seen)
-        for number, topic, data in rows:
-            self._seen = number
-            if any(topic_matches(pattern, topic) for pattern in self._topics):
-                with contextlib.suppress(msgspec.MsgspecError, RecursionError):
-                    self._pending.append(_DECODE(data))
-        return bool(rows)
-
-    async def _rung(self) -> None:
-        loop = asyncio.get_running_loop()
-        descriptor = self._bell.fileno()
-        if descriptor < 0:
-            await asyncio.sleep(doorbell.POLL)
-            return
-        rung = asyncio.Event()
-        loop.add_reader(descriptor, rung.set)
-        try:
-            async with asyncio.timeout(doorbell.POLL):
-                await rung.wait()
-        except TimeoutError:
-            pass
-        finally:
-            loop.remove_reader(descriptor)
-
-    async def aclose(self) -> None:
-        self._bell.close()
-
-
-_ENCODE = msgspec.msgpack.Encoder().encode
-_DECODE = msgspec.msgpack.Decoder(Envelope).decode

@@ -32,6 +32,7 @@ from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
 from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
+from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from celeriac.wire.limits import Limits
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.pacing import Pacing
     from celeriac.worker.settle import Settle
 
 logger = logging.getLogger("celeriac.worker")
@@ -55,13 +57,14 @@ class Admission:
 
     def __init__(
         self, claims: Claims, settle: Settle, tasks: Mapping[str, TaskFacts], policy: AdmissionPolicy,
-        limits: Limits, hostname: str, clock: Clock,
+        limits: Limits, pacing: Pacing, hostname: str, clock: Clock,
     ) -> None:  # fmt: skip
         self._claims = claims
         self._settle = settle
         self._tasks = tasks
         self._policy = policy
         self._limits = limits
+        self._pacing = pacing
         self._hostname = hostname
         self._clock = clock
         #: ids that are not to run; filled by remote control
@@ -73,6 +76,7 @@ class Admission:
         tasks, limits, policy, revoked = self._tasks, self._limits, self._policy, self.revoked
         held, done_before = self._claims.held, self._claims.was_done
         now = self._clock.time()
+        paced = self._pacing.is_on
         fresh: list[Claim] = []
         for delivery in batch:
             envelope = delivery.envelope
@@ -97,6 +101,8 @@ class Admission:
             if claim.id in held or done_before(claim):
                 self._meet_again(claim)
                 continue
+            if paced and self._must_wait(claim, now):
+                continue
             held[claim.id] = claim
             fresh.append(claim)
         self._claims.add_ready(fresh)
@@ -105,13 +111,26 @@ class Admission:
                 request = claim.request
                 telemetry.emit(telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue))
 
+    def _must_wait(self, claim: Claim, now: float) -> bool:
+        """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
+        start = self._pacing.start_of(claim, now)
+        if start <= now:
+            return False
+        if start - now <= SOON or not self._policy.broker_keeps_delays:
+            self._claims.add_later(claim, start)
+            self.on_later()
+        else:
+            self._settle_dropped(claim, broker.Park(min(start, now + AWAY)))
+        return True
+
     def admit_due(self, claim: Claim) -> None:
         """The time of a message that was kept here has come; it may have expired meanwhile."""
-        decision = decide(
-            claim.request.envelope.headers, self._tasks, None, self._clock.time(), self._policy, self.revoked
-        )
+        now = self._clock.time()
+        decision = decide(claim.request.envelope.headers, self._tasks, None, now, self._policy, self.revoked)
         match decision:
             case Run() | Isolate():
+                if self._pacing.is_on and claim.id not in self._claims.held and self._must_wait(claim, now):
+                    return
                 if claim.id in self._claims.held:
                     self._claims.add_again(claim, redelivered=False)
                 else:

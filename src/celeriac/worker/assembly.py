@@ -33,6 +33,7 @@ from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
+from celeriac.worker.pacing import Pacing
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
@@ -58,9 +59,12 @@ _YOUNG_OBJECTS = 20_000
 
 def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
-    store: ResultStore | None, clock: Clock = SYSTEM_CLOCK,
+    store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
 ) -> Worker:  # fmt: skip
-    """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work."""
+    """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
+
+    ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
+    """
     numbers = plan(options, settings)
     limits = Limits(
         wire_bytes=settings.broker_max_message_bytes, decompressed_bytes=settings.task_max_decompressed_bytes
@@ -93,7 +97,7 @@ def build_worker(
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
     )
     executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
-    parts = Parts(numbers, tasks, executor, transport, store, limits, clock)
+    parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
     show = Show(options, log_options, transport_url(settings), store_url(settings, transport, store), settings)
     return Worker(parts, show, Random())
 
@@ -132,6 +136,7 @@ class Parts(NamedTuple):
     store: ResultStore | None
     limits: Limits
     clock: Clock
+    outlet: Transport | None = None  #: where follow-up messages go, if not to ``transport``
 
 
 class Show(NamedTuple):
@@ -161,9 +166,12 @@ class Pipeline:
         self.lane = Lane("celeriac-settle")
         self.claims = claims = Claims()
         self.session = session = Session(transport, numbers.queues, numbers.hostname, claims, self.lane, clock, random)
-        self.settle = settle = Settle(session, claims, transport, parts.store, numbers, self.lane, clock, random)
+        self.settle = settle = Settle(
+            session, claims, transport, parts.outlet or transport, parts.store, numbers, self.lane, clock, random
+        )
         self.dispatch = dispatch = Dispatch(claims, executor, session)
-        self.admission = Admission(claims, settle, facts, policy, parts.limits, numbers.hostname, clock)
+        self.pacing = Pacing(facts, numbers.rate_limits)
+        self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
         self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
@@ -176,10 +184,9 @@ class Pipeline:
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
-        if not capabilities.delays:
-            services.append(
-                Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
-            )
+        services.append(
+            Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
+        )
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
@@ -280,7 +287,6 @@ class Worker:
         if not self._show.options.quiet:
             sys.stdout.write(self._banner())
             sys.stdout.flush()
-        self._warn()
         # only there do tasks print in this process
         end_of_output = logs.redirect_output(self._show.logs) if self._parts.plan.pool == "solo" else None
         sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -302,14 +308,6 @@ class Worker:
             if end_of_output is not None:
                 end_of_output()
             end_of_logs()
-
-    def _warn(self) -> None:
-        """Say what was asked for and will not happen."""
-        if self._show.settings.worker_disable_rate_limits:
-            return
-        limited = sorted(name for name, task in self._parts.tasks.items() if task.runnable_options.rate_limit)
-        if limited:
-            logger.warning("rate limits are not enforced by this release: %s", ", ".join(limited[:5]))
 
     async def _serve_with_signals(self) -> int:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from celeriac.errors import OperationalError
-from celeriac.transports.base import RELEASE, Settlement
+from celeriac.transports.base import RELEASE, Counts, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,8 +129,7 @@ class Intake:
 class Watchdog:
     """Room here, messages there, and yet nothing comes: then the consumer is built anew (semantics D3).
 
-    Only while nothing is held, so that a needless rebuild costs nothing; and only for brokers without delays, since
-    the others count what is to wait among what waits.
+    Only while nothing is held, so that a needless rebuild costs nothing.
     """
 
     name = "watchdog"
@@ -174,6 +173,10 @@ class Watchdog:
     def _depth(self) -> int:
         admin = self._transport.admin()
         try:
+            if isinstance(admin, Counts):
+                return sum(admin.counts(queue.name).waiting for queue in self._queues)
+            if self._transport.capabilities.delays:
+                return 0  # what is not due yet may be counted among what waits
             return sum(admin.depth(queue.name) for queue in self._queues)
         finally:
             admin.close()

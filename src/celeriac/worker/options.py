@@ -72,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     held_limit: int = 10_000
     #: seconds without a delivery, with room here and messages there, after which the consumer is built anew
     silence: float = 60.0
+    rate_limits: bool = True
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -109,6 +110,7 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         soft_timeout=settings.worker_soft_shutdown_timeout,
         receive_wait=options.receive_wait,
         held_limit=settings.worker_eta_task_limit or 10_000,
+        rate_limits=not settings.worker_disable_rate_limits,
     )
 
 

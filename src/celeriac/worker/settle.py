@@ -52,14 +52,16 @@ class Settle:
     name = "settle"
 
     def __init__(
-        self, session: Session, claims: Claims, transport: Transport, store: ResultStore | None, plan: Plan,
-        lane: Lane, clock: Clock, random: Random,
+        self, session: Session, claims: Claims, transport: Transport, outlet: Transport, store: ResultStore | None,
+        plan: Plan, lane: Lane, clock: Clock, random: Random,
     ) -> None:  # fmt: skip
         self._session = session
         self._claims = claims
-        self._transport = transport
+        self._outlet = outlet
         self._store = store
         self._shares_engine = store is not None and store.engine_key == transport.engine_key
+        #: follow-ups go to the broker that the messages come from, so that one transaction can hold both
+        self._sends_here = outlet is transport or outlet.engine_key == transport.engine_key
         self._plan = plan
         self._lane = lane
         self._clock = clock
@@ -184,8 +186,10 @@ class Settle:
         records, sends = batch.records_and_sends()
         batch.is_at_consumer = False
         commits = self._session.commits
-        if commits is None or (records and not self._shares_engine):
-            await self._write_apart_from_broker(batch, records, () if commits is not None else sends)
+        sends_apart = () if commits is not None and self._sends_here else sends
+        # what follows from a result is sent after it is stored
+        if commits is None or (records and not self._shares_engine) or sends_apart:
+            await self._write_apart_from_broker(batch, records, sends_apart)
         batch.is_at_consumer = True
         consumer = await self._session.consumer()
         # asked anew: the wait may have brought another consumer, and adoptions other receipts
@@ -195,7 +199,9 @@ class Settle:
         lost: Sequence[Receipt]
         if commits is not None:
             lost = await commits.commit(
-                records if self._shares_engine else (), () if batch.is_published else sends, settlements
+                records if self._shares_engine and not batch.is_stored else (),
+                () if batch.is_published else sends,
+                settlements,
             )
         else:
             if sends and not batch.is_published:
@@ -233,7 +239,7 @@ class Settle:
 
     def _publish(self, sends: Sequence[Outgoing], deadline: float) -> None:
         if self._publisher is None:
-            self._publisher = self._transport.publisher()
+            self._publisher = self._outlet.publisher()
         self._publisher.publish(sends, deadline)
 
     def _finish(self, batch: _Batch, lost: Sequence[Receipt]) -> None:

@@ -396,6 +396,8 @@ class Rig:
                 FakeTask("app.strict", acks_on_failure=False, acks_on_timeout=False),
                 FakeTask("app.resent", retry_on_worker_lost=True),
                 FakeTask("app.limited", time_limit=9.0, soft_time_limit=5.0),
+                FakeTask("app.paced", rate_limit="20/s"),
+                FakeTask("app.hourly", rate_limit="1/h"),
             )
         }
         self.executor.script["app.slow"] = lambda _: None

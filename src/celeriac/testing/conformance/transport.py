@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
-from typing import Any, TypeVar, cast
+from queue import Queue
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -21,17 +22,21 @@ from celeriac.transports.base import (
     ACK,
     RELEASE,
     RELEASE_COUNTED,
+    Audience,
+    Broadcast,
     Bury,
     Commits,
     Consumer,
     Delivery,
     Envelope,
+    Heard,
     Outgoing,
     Park,
     Publisher,
     QueueSpec,
     Route,
     Settlement,
+    Subscription,
     Transport,
     Verdict,
 )
@@ -108,6 +113,32 @@ def committing(consumer: Consumer) -> Callable[..., Awaitable[Sequence[Any]]]:
     return consumer.commit
 
 
+def ear(exchange: str, kind: str, name: str, key: str = "") -> QueueSpec:
+    """A queue of one's own at an exchange, as those of remote control and events are."""
+    return QueueSpec(
+        name=f"{name}.{exchange}", exchange=exchange, exchange_type=kind, routing_key=key, durable=False,
+        auto_delete=True, exclusive=True, expires=60.0, message_ttl=60.0,
+    )  # fmt: skip
+
+
+def casts(exchange: str, kind: str, keys: Sequence[str]) -> list[Outgoing]:
+    return [message("", b"%d" % n, route=Route(exchange, key, kind), n=n) for n, key in enumerate(keys)]
+
+
+def hear(subscription: Subscription, wanted: int) -> list[Heard]:
+    """Exactly ``wanted`` messages, or fail after DEADLINE."""
+    found: list[Heard] = []
+    ends = time.monotonic() + DEADLINE
+    while len(found) < wanted and time.monotonic() < ends:
+        found.extend(subscription.receive(wanted - len(found), 0.5))
+    assert len(found) == wanted
+    return found
+
+
+def soon() -> float:
+    return time.monotonic() + 10
+
+
 class TransportSuite:
     """The tests. Each uses queues of its own."""
 
@@ -132,6 +163,14 @@ class TransportSuite:
         admin = transport.admin()
         yield admin
         admin.close()
+
+    @pytest.fixture
+    def broadcast(self, transport: Transport) -> Any:
+        if not transport.capabilities.fanout:
+            pytest.skip("no fan-out")
+        broadcast = transport.broadcast()
+        yield broadcast
+        broadcast.close()
 
     @pytest.fixture
     def consuming(self, transport: Transport) -> Callable[..., Any]:
@@ -578,27 +617,99 @@ class TransportSuite:
 
         run(scenario())
 
-    def test_fan_out_reaches_every_subscriber(self, transport: Transport, queue: str) -> None:
-        if not transport.capabilities.fanout:
-            pytest.skip("no fan-out")
+    def test_fan_out_reaches_every_subscriber(self, transport: Transport, broadcast: Broadcast, queue: str) -> None:
+        broadcast.publish(casts(queue, "fanout", ["", ""]), soon())
+        one = broadcast.subscribe(ear(queue, "fanout", "one"))
+        other = transport.broadcast()
+        two = other.subscribe(ear(queue, "fanout", "two"))
+        stranger = other.subscribe(ear(queue + "-b", "fanout", "three"))
+        batch = casts(queue, "fanout", ["", "", ""])
+        other.publish(batch, soon())
+        for subscription in (one, two):
+            heard = hear(subscription, 3)
+            assert [found.envelope.body for found in heard] == [sent.envelope.body for sent in batch]
+            for found, sent in zip(heard, batch, strict=True):
+                assert found.envelope.headers == sent.envelope.headers
+                assert sent.envelope.properties.items() <= found.envelope.properties.items()
+                assert found.route.exchange == queue
+            assert not subscription.receive(10, 0)
+        assert not stranger.receive(10, 0)
+        for subscription in (one, two, stranger):
+            subscription.close()
+        other.close()
 
-        async def scenario() -> None:
-            broadcast = transport.broadcast()
-            broadcast.publish(queue, [Envelope(b"too early", {}, {})])
-            streams = [broadcast.subscribe([queue]), transport.broadcast().subscribe([queue, queue + "-b"])]
-            waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
-            await asyncio.sleep(0)
-            batch = [Envelope(b"%d" % n, {"n": n}, {"content_type": "x"}) for n in range(3)]
-            await asyncio.to_thread(broadcast.publish, queue + "-foreign", batch)
-            await asyncio.to_thread(broadcast.publish, queue, batch)
-            for first, stream in zip(waiting, streams, strict=True):
-                assert [await first, await anext(stream), await anext(stream)] == batch
-            await asyncio.to_thread(broadcast.publish, queue + "-b", batch[:1])
-            assert await anext(streams[1]) == batch[0]
-            for stream in streams:
-                await cast("Any", stream).aclose()
+    def test_topics_choose_what_is_heard(self, broadcast: Broadcast, queue: str) -> None:
+        everything = broadcast.subscribe(ear(queue, "topic", "all", "#"))
+        some = broadcast.subscribe(ear(queue, "topic", "some"), ["worker.*", "task.failed"])
+        keys = ["worker.online", "task.multi", "task.failed", "worker.elect.ack", "worker.offline"]
+        broadcast.publish(casts(queue, "topic", keys), soon())
+        assert [found.route.routing_key for found in hear(everything, 5)] == keys
+        assert [found.route.routing_key for found in hear(some, 3)] == [
+            "worker.online",
+            "task.failed",
+            "worker.offline",
+        ]
+        assert not some.receive(10, 0)
+        everything.close()
+        some.close()
 
-        run(scenario())
+    def test_replies_reach_who_asked(self, transport: Transport, broadcast: Broadcast, queue: str) -> None:
+        mine = broadcast.subscribe(ear(queue, "direct", "mine", "me"))
+        yours = broadcast.subscribe(ear(queue, "direct", "yours", "you"))
+        answering = transport.broadcast()
+        answering.publish(casts(queue, "direct", ["me", "you", "nobody", "me"]), soon())
+        assert [found.envelope.body for found in hear(mine, 2)] == [b"0", b"3"]
+        assert [found.envelope.body for found in hear(yours, 1)] == [b"1"]
+        assert not mine.receive(10, 0)
+        mine.close()
+        yours.close()
+        answering.close()
+
+    def test_a_subscription_hands_out_what_fits(self, broadcast: Broadcast, queue: str) -> None:
+        subscription = broadcast.subscribe(ear(queue, "fanout", "one"))
+        broadcast.publish(casts(queue, "fanout", [""] * 2500), soon())
+        found = [len(hear(subscription, 2)), *(len(hear(subscription, limit)) for limit in (1000, 1498))]
+        assert found == [2, 1000, 1498]
+        assert not subscription.receive(10, 0)
+        subscription.close()
+
+    def test_a_wait_for_broadcasts_ends(self, transport: Transport, broadcast: Broadcast, queue: str) -> None:
+        subscription = broadcast.subscribe(ear(queue, "fanout", "one"))
+        before = time.monotonic()
+        assert not subscription.receive(1, 0.05)
+        assert 0.04 < time.monotonic() - before < DEADLINE / 2
+
+        heard: Queue[Sequence[Heard]] = Queue()
+        listening = threading.Thread(target=lambda: heard.put(subscription.receive(1, DEADLINE)), daemon=True)
+        listening.start()
+        other = transport.broadcast()
+        other.publish(casts(queue, "fanout", [""]), soon())
+        assert len(heard.get(timeout=DEADLINE / 2)) == 1
+
+        waiting = threading.Thread(target=lambda: heard.put(subscription.receive(1, DEADLINE)), daemon=True)
+        waiting.start()
+        interrupting = time.monotonic() + DEADLINE / 2
+        while heard.empty() and time.monotonic() < interrupting:  # an interrupt before the wait may end nothing
+            subscription.interrupt()
+            waiting.join(0.01)
+        assert list(heard.get(timeout=1)) == []
+        subscription.close()
+        other.close()
+
+    def test_a_closed_subscription_is_gone(self, broadcast: Broadcast, queue: str) -> None:
+        subscription = broadcast.subscribe(ear(queue, "fanout", "one"))
+        if isinstance(broadcast, Audience):
+            assert broadcast.anybody(queue)
+        subscription.close()
+        subscription.close()
+        broadcast.publish(casts(queue, "fanout", [""]), soon())
+        if isinstance(broadcast, Audience):
+            assert not broadcast.anybody(queue)
+        again = broadcast.subscribe(ear(queue, "fanout", "again"))
+        assert not again.receive(10, 0)
+        broadcast.publish(casts(queue, "fanout", [""]), soon())
+        assert len(hear(again, 1)) == 1
+        again.close()
 
     # ── one transaction for everything ───────────────────────────────────────────────────────────────────────
 
