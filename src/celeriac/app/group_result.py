@@ -148,21 +148,24 @@ class ResultSet(Generic[R]):
                 yield leaf
             else:
                 missing.setdefault(leaf.id, []).append(leaf)
-        while missing:
-            remaining = None if deadline is None else max(0.0, deadline - SYSTEM_CLOCK.monotonic())
-            pause = remaining
-            if on_interval is not None:
-                pause = interval if remaining is None else min(interval, remaining)
-            found = self.app.tracker.wait_any(list(missing), pause)
-            for task_id, record in found.items():
-                meta = self.app.backend.decode(record)
-                for leaf in missing.pop(task_id, ()):
-                    leaf.remember_meta(meta)
-                    yield leaf
-            if on_interval is not None:
-                on_interval()
-            if missing and deadline is not None and SYSTEM_CLOCK.monotonic() >= deadline:
-                raise self._too_late(timeout, len(missing))
+        try:
+            while missing:
+                remaining = None if deadline is None else max(0.0, deadline - SYSTEM_CLOCK.monotonic())
+                pause = remaining
+                if on_interval is not None:
+                    pause = interval if remaining is None else min(interval, remaining)
+                found = self.app.tracker.wait_any(list(missing), pause)
+                for task_id, record in found.items():
+                    meta = self.app.backend.decode(record)
+                    for leaf in missing.pop(task_id, ()):
+                        leaf.remember_meta(meta)
+                        yield leaf
+                if on_interval is not None:
+                    on_interval()
+                if missing and deadline is not None and SYSTEM_CLOCK.monotonic() >= deadline:
+                    raise self._too_late(timeout, len(missing))
+        finally:
+            self.app.tracker.rest()
 
     async def aget(
         self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True

@@ -5,6 +5,7 @@ The store is the truth; ``results/waiting.py`` knows how to look for news cheapl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -54,8 +55,12 @@ class Tracker:
         return self._current().wait(ids, timeout)
 
     def wait_any(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
-        """Block until at least one of ``ids`` is ready or ``timeout`` seconds are over."""
+        """Block until at least one of ``ids`` is ready or ``timeout`` seconds are over. At last call :meth:`rest`."""
         return self._current().wait_any(ids, timeout)
+
+    def rest(self) -> None:
+        """No more is to be asked by :meth:`wait_any`."""
+        self._current().rest()
 
     # ── from coroutines ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,17 +107,25 @@ class Tracker:
         waiter = Waiter(self._store(), self._clock)
         self._followed = waiter
         while True:
-            with self._changed:
-                if not self._waits and not self._changed.wait_for(lambda: self._waits, timeout=IDLE):
-                    self._thread = self._followed = None
+            ids = self._outstanding()
+            if not ids:
+                _rest(waiter)
+                ids = self._outstanding(IDLE)
+                if not ids:
                     return
-                ids = list(self._waits)
             try:
                 found = waiter.wait_any(ids, SLICE)
             except Exception as error:
                 self._fail(ids, error)
             else:
                 self._deliver(found)
+
+    def _outstanding(self, wait: float = 0.0) -> list[str]:
+        """What coroutines wait for; nothing after ``wait`` seconds means that this thread ends."""
+        with self._changed:
+            if wait and not self._changed.wait_for(lambda: self._waits, timeout=wait):
+                self._thread = self._followed = None
+            return list(self._waits)
 
     def _deliver(self, found: Mapping[str, ResultRecord]) -> None:
         finished: list[_Wait] = []
@@ -129,6 +142,11 @@ class Tracker:
         with self._changed:
             hit = {id(wait): wait for task_id in ids for wait in self._waits.pop(task_id, ())}
         _tell(list(hit.values()), error)
+
+
+def _rest(waiter: Waiter) -> None:
+    with contextlib.suppress(Exception):  # nobody is there to be told
+        waiter.rest()
 
 
 class _Wait:

@@ -58,7 +58,8 @@ class Watches(Protocol):
     def watch(self, ids: Sequence[str], wait: float) -> Mapping[str, ResultRecord]:
         """Block up to ``wait`` seconds until one of ``ids`` is in a ready state; the ready ones there are.
 
-        May return early with nothing. Called from one thread at a time.
+        Looks before it waits. May return early with nothing. With no ``ids``: nobody waits any more, what earlier
+        calls prepared (subscriptions) is undone. Called from one thread at a time.
         """
         ...
 

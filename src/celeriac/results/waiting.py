@@ -70,8 +70,16 @@ class Waiter:
         return self._join(_Wait(ids, len(set(ids))), timeout)
 
     def wait_any(self, ids: Sequence[str], timeout: float | None) -> Mapping[str, ResultRecord]:
-        """Block until at least one of ``ids`` is ready, at most ``timeout`` seconds; the ready ones there are."""
-        return self._join(_Wait(ids, min(1, len(ids))), timeout)
+        """Block until at least one of ``ids`` is ready, at most ``timeout`` seconds; the ready ones there are.
+
+        Made to be called again for the rest: the store stays prepared, until :meth:`rest`.
+        """
+        return self._join(_Wait(ids, min(1, len(ids)), again=True), timeout)
+
+    def rest(self) -> None:
+        """Nobody is going to ask for more."""
+        if self._watcher is not None and not self._waits and self._pid == os.getpid():
+            self._watcher.watch((), 0)
 
     def interrupt(self) -> None:
         """Make every wait that is going on return soon with what it has; if there is none, the next one."""
@@ -86,7 +94,8 @@ class Waiter:
         if self._pid != os.getpid():  # the waits are those of the parent's threads
             self._reset()
         ends = None if timeout is None else time.monotonic() + timeout
-        wait.take(self._look(list(wait.missing)))
+        if self._watcher is None or timeout == 0:  # else whoever leads looks first, and in one go with listening
+            wait.take(self._look(list(wait.missing)))
         if wait.is_over() or timeout == 0:
             return wait.found
         with self._lock:
@@ -139,10 +148,21 @@ class Waiter:
     def _leave(self, wait: _Wait) -> None:
         with self._lock:
             self._waits.remove(wait)
-            if self._leader is wait:
-                self._leader = next((other for other in self._waits if not other.is_over()), None)
-                if self._leader is not None:
-                    self._leader.turn.set()
+            if self._leader is not wait or self._hand_over():
+                return
+        try:
+            if not wait.again and self._watcher is not None:  # nobody waits any more
+                self._watcher.watch((), 0)
+        finally:
+            with self._lock:  # by now somebody may have come, and thinks that there is a leader
+                self._hand_over()
+
+    def _hand_over(self) -> bool:
+        """Whether there was somebody to lead from now on."""
+        self._leader = next((other for other in self._waits if not other.is_over()), None)
+        if self._leader is not None:
+            self._leader.turn.set()
+        return self._leader is not None
 
     def _hurry_up(self) -> None:
         if self._watcher is not None:
@@ -154,9 +174,10 @@ class Waiter:
 class _Wait:
     """One thread's wait."""
 
-    __slots__ = ("enough", "found", "interrupted", "missing", "pause", "turn")
+    __slots__ = ("again", "enough", "found", "interrupted", "missing", "pause", "turn")
 
-    def __init__(self, ids: Sequence[str], enough: int) -> None:
+    def __init__(self, ids: Sequence[str], enough: int, again: bool = False) -> None:
+        self.again = again
         self.missing = dict.fromkeys(ids)
         self.enough = enough
         self.found: dict[str, ResultRecord] = {}

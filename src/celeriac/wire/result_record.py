@@ -13,16 +13,13 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import DecodeError
-from celeriac.wire.compression import decompress
 from celeriac.wire.failure import exception_from_wire, exception_to_wire
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.serializers import dumps, loads
+from celeriac.wire.stored_status import plain
 
 #: states whose result is an exception
 EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
-
-#: how Celery 5.7 marks a compressed record: this, the MIME type, a zero byte, the data
-_COMPRESSED = b"\x00celery-compressed\x00"
 
 
 class ResultRecord(msgspec.Struct, array_like=True, gc=False):
@@ -78,11 +75,7 @@ def decode_record(
 
     ``accept=None``: JSON only.
     """
-    payload = record.payload
-    if payload.startswith(_COMPRESSED):
-        method, _, payload = payload[len(_COMPRESSED) :].partition(b"\x00")
-        payload = decompress(payload, method.decode("ascii", "replace"), limits)
-    meta = loads(payload, record.content_type, record.content_encoding, accept, limits)
+    meta = loads(plain(record.payload, limits), record.content_type, record.content_encoding, accept, limits)
     if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
         raise DecodeError(f"The record of task {record.task_id[:255]!r} is not a result: it has no status")
     if meta["status"] in EXCEPTION_STATES and meta.get("result") is not None:

@@ -1,0 +1,316 @@
+"""Results in Redis, under Celery's keys and in Celery's records, so that both read each other's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from celeriac.errors import BackendStoreError, ImproperlyConfigured
+from celeriac.redis.address import CONNECT_TIMEOUT, address_of
+from celeriac.redis.connect import Argument, Link, Links
+from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
+from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
+from celeriac.redis.scripts import script
+from celeriac.redis.watching import LOOK, READ_BATCH, Line
+from celeriac.results.base import StoreCapabilities
+from celeriac.results.waiting import Interruptions
+from celeriac.rules.states import READY_STATES
+from celeriac.wire.stored_status import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from celeriac.clock import Clock
+    from celeriac.redis.address import Address
+    from celeriac.results.base import ResultRecord
+
+T = TypeVar("T")
+
+#: records and bytes that one script call stores: the server does nothing else meanwhile
+_WRITE_RECORDS, _WRITE_BYTES = 512, 4 << 20
+#: times that a record which the script cannot read is read here and offered again
+_JUDGEMENTS = 5
+#: seconds that a store which was there before may be away until those who wait are told
+_PATIENCE = 10.0
+#: seconds between two attempts to watch
+_PAUSE = 0.1
+#: seconds that a look may take, however little time is left
+_LEAST_LOOK = 0.25
+
+
+class RedisStoreSettings(RecordSettings, Protocol):
+    """What the store reads."""
+
+    @property
+    def result_backend_transport_options(self) -> Mapping[str, Any]: ...
+    @property
+    def redis_backend_use_ssl(self) -> Mapping[str, Any] | bool | None: ...
+    @property
+    def redis_host(self) -> str | None: ...
+    @property
+    def redis_port(self) -> int | None: ...
+    @property
+    def redis_db(self) -> int | str | None: ...
+    @property
+    def redis_username(self) -> str | None: ...
+    @property
+    def redis_password(self) -> str | None: ...
+    @property
+    def redis_max_connections(self) -> int | None: ...
+    @property
+    def redis_socket_timeout(self) -> float | None: ...
+    @property
+    def redis_socket_connect_timeout(self) -> float | None: ...
+    @property
+    def redis_socket_keepalive(self) -> bool: ...
+    @property
+    def redis_retry_on_timeout(self) -> bool: ...
+    @property
+    def redis_backend_health_check_interval(self) -> float | None: ...
+    @property
+    def redis_backend_credential_provider(self) -> Any: ...
+    @property
+    def redis_client_name(self) -> str | None: ...
+
+
+def store_address(url: str, settings: RedisStoreSettings) -> Address:
+    """Where the results are: the URL, the transport options, and the ``redis_…`` settings for what neither says."""
+    given = {
+        "max_connections": settings.redis_max_connections,
+        "socket_keepalive": settings.redis_socket_keepalive or None,
+        "retry_on_timeout": settings.redis_retry_on_timeout or None,
+        "health_check_interval": settings.redis_backend_health_check_interval,
+        "client_name": settings.redis_client_name,
+        "socket_timeout": settings.redis_socket_timeout,
+        "socket_connect_timeout": settings.redis_socket_connect_timeout,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    options.update(settings.result_backend_transport_options)
+    return address_of(
+        url, setting="result_backend", options=options, use_ssl=settings.redis_backend_use_ssl,
+        provider=settings.redis_backend_credential_provider,
+        parts={
+            "host": settings.redis_host, "port": settings.redis_port, "db": settings.redis_db,
+            "username": settings.redis_username, "password": settings.redis_password,
+        },
+    )  # fmt: skip
+
+
+class RedisStore:
+    """Results in Redis or Valkey. Construction does no I/O; thread-safe, fork-safe."""
+
+    capabilities: ClassVar[StoreCapabilities] = StoreCapabilities(
+        persistent=True, expires=True, watch=True, groups=True, counts_chords=False, max_record_bytes=MAX_RECORD_BYTES
+    )
+
+    def __init__(self, url: str, settings: RedisStoreSettings, clock: Clock) -> None:
+        self.address = store_address(url, settings)
+        self.engine_key: tuple[str, ...] = self.address.engine_key
+        self._records = Records(settings, self.address.keyprefix)
+        self._reading = Translating("reading", self.address.setting, self.address.shown)
+        self._writing = Translating("writing", self.address.setting, self.address.shown)
+        self._script = script("store")
+        self._links = Links(self.address)
+        self._interruptions = Interruptions()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Line] = []
+        self._watching: set[Line] = set()
+        #: when a watch worked last, and since when none does; 0: never, not
+        self._well_at = 0.0
+        self._away_since = 0.0
+
+    # ── reading and writing ──────────────────────────────────────────────────────────────────────────────────
+
+    def write(self, records: Sequence[ResultRecord]) -> None:
+        with self._writing:
+            for part in _parts(records):
+                unsure = self._store(part)
+                if unsure:
+                    self._store_judged(unsure)
+
+    def _store(self, records: Sequence[ResultRecord], judged: Sequence[str] = ()) -> list[ResultRecord]:
+        """One script call. Returns those that it left alone, since it cannot read what is stored."""
+        keys, arguments = self._records.arguments(records, judged)
+        unsure: list[int] = self._call(lambda link: self._script.run(link, keys, arguments))
+        return [records[number - 1] for number in unsure]
+
+    def _store_judged(self, records: list[ResultRecord]) -> None:
+        """Look here at what the script cannot read, and replace just that."""
+        for _ in range(_JUDGEMENTS):
+            stored = self._ask("MGET", [self._records.key(record.task_id) for record in records])
+            pairs = [(record, value) for record, value in zip(records, stored, strict=True) if not is_success(value)]
+            records = self._store([record for record, _ in pairs], [digest(value) for _, value in pairs])
+            if not records:
+                return
+        raise BackendStoreError(f"The results of {len(records)} tasks change faster than they can be replaced")
+
+    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+        found: dict[str, ResultRecord] = {}
+        with self._reading:
+            for part in _bites(list(dict.fromkeys(ids))):
+                values = self._ask("MGET", [self._records.key(task_id) for task_id in part])
+                for task_id, value in zip(part, values, strict=True):
+                    if value is not None:
+                        found[task_id] = self._records.record(task_id, value)
+        return found
+
+    def forget(self, ids: Sequence[str]) -> None:
+        with self._writing:
+            for part in _bites(ids):
+                self._ask("DEL", [self._records.key(task_id) for task_id in part])
+
+    def cleanup(self) -> int:
+        """Redis removes records after their time."""
+        return 0
+
+    def _ask(self, command: str, arguments: Sequence[Argument]) -> Any:
+        return self._call(lambda link: link.call(command, *arguments))
+
+    def _call(self, work: Callable[[Link], T]) -> T:
+        """Once more after a connection that was idle turned out to be dead: all that is done here may be repeated."""
+        # in trouble that waiters have noticed, nobody hangs for the full time again
+        deadline = time.monotonic() + CONNECT_TIMEOUT if self._away_since else None
+        link = self._links.take(deadline)
+        reused = link.reused
+        try:
+            return work(link)
+        except LinkBroken as error:
+            again = reused if error.fault is Fault.UNREACHABLE else self.address.retry_on_timeout
+            if not again or error.fault not in (Fault.UNREACHABLE, Fault.SLOW):
+                raise
+        finally:
+            self._links.give_back(link)
+        with self._links.borrow(deadline) as fresh:
+            return work(fresh)
+
+    # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def watch(self, ids: Sequence[str], wait: float) -> Mapping[str, ResultRecord]:
+        """Unlike the seam asks for, several threads may watch at once; each has a connection of its own then.
+
+        With no ``ids``: nobody waits any more, and no subscription is left. A connection that is lost is made anew;
+        only a server that stays away is an error.
+        """
+        ends = time.monotonic() + wait
+        if self._pid != os.getpid():  # the lines are the parent's
+            self._reset()
+        if not ids:
+            self._rest()
+            return {}
+        names = {self._records.key(task_id): task_id for task_id in ids}
+        keys = list(names)
+        with self._line() as line:
+            while True:
+                try:
+                    ready = self._watch(line, keys, names, ends)
+                except VENDOR_ERRORS as error:
+                    self._note_trouble(error)
+                    ready = {}
+                else:
+                    self._well_at, self._away_since = time.monotonic(), 0.0
+                left = ends - time.monotonic()
+                if ready or left <= 0 or self._interruptions.take():
+                    return ready
+                if self._away_since:
+                    time.sleep(min(left, _PAUSE))
+
+    def _watch(self, line: Line, keys: list[bytes], names: dict[bytes, str], ends: float) -> dict[str, ResultRecord]:
+        ready: dict[str, ResultRecord] = {}
+        values = line.look(keys, max(ends, time.monotonic() + _LEAST_LOOK))
+        if not self._take_ready(values, names, ready) and (left := ends - time.monotonic()) > 0:
+            self._take_ready(line.listen(min(left, LOOK), len(keys)), names, ready)
+        return ready
+
+    def _take_ready(
+        self, values: Mapping[bytes, bytes], names: dict[bytes, str], ready: dict[str, ResultRecord]
+    ) -> bool:
+        for key, value in values.items():
+            if key in names:
+                record = self._records.record(names[key], value)
+                if record.status in READY_STATES:
+                    ready[record.task_id] = record
+        return bool(ready)
+
+    def _note_trouble(self, error: BaseException) -> None:
+        """Raise, unless the server was there a moment ago and may be back soon."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        translated = self._reading.translated(error)
+        lasting = not self._well_at or isinstance(translated, ImproperlyConfigured) or fault_of(error) is Fault.OTHER
+        if lasting or now - self._away_since > _PATIENCE:
+            self._away_since = 0.0
+            raise translated from error
+
+    def interrupt(self) -> None:
+        self._interruptions.add()
+        for line in list(self._watching):
+            line.interrupt()
+
+    @contextmanager
+    def _line(self) -> Iterator[Line]:
+        # each step is atomic by itself; a lock could be held by another thread while this process is forked
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = Line(self.address)
+        self._watching.add(line)
+        try:
+            yield line
+        finally:
+            self._watching.discard(line)
+            self._idle.append(line)
+
+    def _rest(self) -> None:
+        for _ in range(len(self._idle)):
+            # with a connection goes what it was subscribed to
+            with self._line() as line, suppress(*VENDOR_ERRORS):
+                line.rest()
+
+    # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save_group(self, group_id: str, payload: bytes, expires_in: float | None) -> None:
+        kept = milliseconds(expires_in)
+        with self._writing:
+            value = self._records.packed(payload)
+            self._ask("SET", [self._records.group_key(group_id), value, *(("PX", kept) if kept else ())])
+
+    def restore_group(self, group_id: str) -> bytes | None:
+        with self._reading:
+            value: bytes | None = self._ask("GET", [self._records.group_key(group_id)])
+            return None if value is None else plain(value)
+
+    def delete_group(self, group_id: str) -> None:
+        with self._writing:
+            self._ask("DEL", [self._records.group_key(group_id)])
+
+    def close(self) -> None:
+        self._links.close()
+        if self._pid == os.getpid():
+            lines, self._idle = self._idle, []
+            for line in lines:
+                line.close()
+
+
+def _parts(records: Sequence[ResultRecord]) -> Iterator[Sequence[ResultRecord]]:
+    """Bites that one script call may store."""
+    part: list[ResultRecord] = []
+    size = 0
+    for record in records:
+        if part and (len(part) >= _WRITE_RECORDS or size + len(record.payload) > _WRITE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += len(record.payload)
+    if part:
+        yield part
+
+
+def _bites(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), READ_BATCH):
+        yield ids[start : start + READ_BATCH]
