@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celeriac.amqp import requests
 from celeriac.amqp.channel import Channel
 from celeriac.amqp.confirms import Batch
 from celeriac.amqp.connection import Connection
@@ -23,9 +24,10 @@ from celeriac.amqp.errors import (
     ConsumerCancelled,
     DeadlinePassed,
 )  # fmt: skip
-from celeriac.amqp.events import Call, ConsumerEnded, Event
+from celeriac.amqp.events import Call, ChannelEnded, ConsumerEnded, Event
 from celeriac.amqp.messages import Fate, Message, Publication, QueueOk
 from celeriac.amqp.parameters import Parameters
+from celeriac.amqp.requests import Request
 from celeriac.amqp.wire import Wire
 from celeriac.clock import SYSTEM_CLOCK, Clock
 
@@ -123,11 +125,9 @@ class BlockingConnection:
     def close(self, deadline: float) -> None:
         """Say good-bye and hang up. Idempotent; errors are of no interest any more."""
         with self._lock:
-            try:
+            with contextlib.suppress(AmqpError):
                 if self._core.is_open:
                     self._result(self._core.close(), deadline)
-            except AmqpError:
-                pass
             self._drop("The connection is closed.")
 
     def abandon(self) -> None:
@@ -207,8 +207,10 @@ class BlockingConnection:
 
     def _dispatch(self, events: list[Event]) -> None:
         for event in events:
-            if isinstance(event, ConsumerEnded):
+            if isinstance(event, ConsumerEnded) and event.channel in self._channels:
                 self._channels[event.channel]._cancelled.append(event.consumer_tag)
+            elif isinstance(event, ChannelEnded):
+                self._channels.pop(event.channel, None)
         if self._core.error is not None:
             self._drop("")
 
@@ -244,10 +246,11 @@ class BlockingChannel:
         """Why it is closed."""
         return self._core.error
 
-    def call(self, deadline: float, name: str, /, *expects: str, **arguments: Any) -> Call:
-        """Any method of the table that is answered."""
+    def ask(self, request: Request, deadline: float) -> Call:
+        """Any method that is answered (``requests.py`` has those with a verb of their own below)."""
         with self.connection._lock:
-            return self.connection._result(self._core.call(name, arguments, *expects), deadline)
+            call = self._core.call(request.method, request.arguments, *request.expects)
+            return self.connection._result(call, deadline)
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -256,9 +259,8 @@ class BlockingChannel:
         arguments: Mapping[str, Any] | None = None, passive: bool = False,
     ) -> QueueOk:  # fmt: skip
         """``passive``: only look whether it is there (404 if not). An empty ``name``: the broker invents one."""
-        reply = self.call(
-            deadline, "queue.declare", queue=name, durable=durable, auto_delete=auto_delete, exclusive=exclusive,
-            arguments=arguments, passive=passive,
+        reply = self.ask(
+            requests.declare_queue(name, durable, auto_delete, exclusive, arguments, passive), deadline
         ).result()  # fmt: skip
         return QueueOk(reply["queue"], reply["message_count"], reply["consumer_count"])
 
@@ -266,49 +268,41 @@ class BlockingChannel:
         self, name: str, kind: str, *, deadline: float, durable: bool = True, auto_delete: bool = False,
         internal: bool = False, arguments: Mapping[str, Any] | None = None, passive: bool = False,
     ) -> None:  # fmt: skip
-        self.call(
-            deadline, "exchange.declare", exchange=name, type=kind, durable=durable, auto_delete=auto_delete,
-            internal=internal, arguments=arguments, passive=passive,
+        self.ask(
+            requests.declare_exchange(name, kind, durable, auto_delete, internal, arguments, passive), deadline
         )  # fmt: skip
 
     def bind_queue(
         self, queue: str, exchange: str, routing_key: str = "", *, deadline: float,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.call(
-            deadline, "queue.bind", queue=queue, exchange=exchange, routing_key=routing_key, arguments=arguments
-        )  # fmt: skip
+        self.ask(requests.bind_queue(queue, exchange, routing_key, arguments), deadline)
 
     def unbind_queue(
         self, queue: str, exchange: str, routing_key: str = "", *, deadline: float,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.call(
-            deadline, "queue.unbind", queue=queue, exchange=exchange, routing_key=routing_key, arguments=arguments
-        )  # fmt: skip
+        self.ask(requests.unbind_queue(queue, exchange, routing_key, arguments), deadline)
 
     def bind_exchange(
         self, destination: str, source: str, routing_key: str = "", *, deadline: float,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.call(
-            deadline, "exchange.bind", destination=destination, source=source, routing_key=routing_key,
-            arguments=arguments,
-        )  # fmt: skip
+        self.ask(requests.bind_exchange(destination, source, routing_key, arguments), deadline)
 
     def delete_queue(self, name: str, *, deadline: float, if_unused: bool = False, if_empty: bool = False) -> int:
         """How many messages went with it."""
-        call = self.call(deadline, "queue.delete", queue=name, if_unused=if_unused, if_empty=if_empty)
+        call = self.ask(requests.delete_queue(name, if_unused, if_empty), deadline)
         return int(call.result()["message_count"])
 
     def delete_exchange(self, name: str, *, deadline: float, if_unused: bool = False) -> None:
-        self.call(deadline, "exchange.delete", exchange=name, if_unused=if_unused)
+        self.ask(requests.delete_exchange(name, if_unused), deadline)
 
     def purge_queue(self, name: str, *, deadline: float) -> int:
-        return int(self.call(deadline, "queue.purge", queue=name).result()["message_count"])
+        return int(self.ask(requests.purge_queue(name), deadline).result()["message_count"])
 
     def qos(self, count: int, global_: bool = False, *, deadline: float) -> None:
-        self.call(deadline, "basic.qos", prefetch_count=count, global_=global_)
+        self.ask(requests.qos(count, global_), deadline)
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +331,7 @@ class BlockingChannel:
     # ── consuming ────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, queue: str, *, deadline: float, no_ack: bool = False) -> Message | None:
-        return self.call(deadline, "basic.get", "basic.get-ok", "basic.get-empty", queue=queue, no_ack=no_ack).message
+        return self.ask(requests.get(queue, no_ack), deadline).message
 
     def consume(
         self, queue: str, *, deadline: float, no_ack: bool = False, exclusive: bool = False,
@@ -347,15 +341,13 @@ class BlockingChannel:
         with self.connection._lock:
             self._tags += 1
             tag = consumer_tag or f"celeriac-{self._core.number}-{self._tags}"
-            call = self._core.consume({
-                "queue": queue, "consumer_tag": tag, "no_ack": no_ack, "exclusive": exclusive, "arguments": arguments
-            })  # fmt: skip
+            call = self._core.consume(requests.consume(queue, tag, no_ack, exclusive, arguments))
             self.connection._result(call, deadline)
             return tag
 
     def cancel(self, consumer_tag: str, *, deadline: float) -> None:
         """After it nothing new comes; what came before is still received."""
-        self.call(deadline, "basic.cancel", consumer_tag=consumer_tag)
+        self.ask(requests.cancel(consumer_tag), deadline)
 
     def receive(self, limit: int, wait: float) -> Sequence[Message]:
         """Up to ``limit`` messages; waits up to ``wait`` seconds for the first, then returns what there is.
@@ -405,9 +397,7 @@ class BlockingChannel:
     def close(self, deadline: float) -> None:
         """Idempotent; errors are of no interest any more."""
         with self.connection._lock:
-            try:
+            with contextlib.suppress(AmqpError):
                 if not self.is_closed:
-                    self.connection._result(self._core.call("channel.close", {"reply_code": 200}), deadline)
-            except AmqpError:
-                pass
+                    self.ask(requests.CLOSE_CHANNEL, deadline)
             self.connection._channels.pop(self._core, None)

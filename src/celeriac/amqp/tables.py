@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from struct import Struct
 from struct import error as struct_error
-from typing import Any
+from typing import Any, cast
 
 from celeriac.amqp.errors import Malformed, Unencodable
 
@@ -125,7 +125,7 @@ def _nested(data: bytes, text: str, kind: int, at: int, end: int) -> Any:
         if stop > end:
             raise Malformed("A value in a table is longer than the table.")
         if key is None:
-            container.append(value)
+            cast("list[Any]", container).append(value)
         else:
             container[key] = value
         if kind in _CONTAINERS:

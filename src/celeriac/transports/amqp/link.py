@@ -80,7 +80,7 @@ class Line:
         try:
             self.connection.drain(0.0)
             if idle >= _LONG_IDLE and not self.connection.is_blocked:
-                self.asking(now + _PROBE_TIMEOUT).qos(0, False, now + _PROBE_TIMEOUT)
+                self.asking(now + _PROBE_TIMEOUT).qos(0, deadline=now + _PROBE_TIMEOUT)
         except (AmqpError, OSError):
             return False
         return not self.connection.is_closed
