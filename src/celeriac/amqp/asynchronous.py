@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from celeriac.amqp import requests
@@ -300,6 +300,18 @@ class AsyncChannel:
         self._cancelled: list[str] = []
         self._tags = 0
         self._receiver: asyncio.Future[None] | None = None
+        #: called when messages have come after there were none, and when the channel or a consumer of it has ended
+        self.on_news: Callable[[], None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have come and were not received."""
+        return len(self._core.inbox)
+
+    @property
+    def consumer_tags(self) -> Set[str]:
+        """The consumers that stand."""
+        return self._core.consumer_tags
 
     @property
     def is_closed(self) -> bool:
@@ -438,6 +450,10 @@ class AsyncChannel:
         if self._cancelled:
             raise ConsumerCancelled(self._cancelled.pop(0))
 
+    def put_back(self, message: Message) -> None:
+        """Have a message received once more, as the last of those that are here."""
+        self._core.inbox.append(message)
+
     def interrupt(self) -> None:
         """Make a waiting :meth:`receive` return now. From the loop's thread."""
         self._wake()
@@ -445,6 +461,8 @@ class AsyncChannel:
     def _wake(self) -> None:
         if self._receiver is not None:
             _finish(self._receiver)
+        if self.on_news is not None:
+            self.on_news()
 
     def ack(self, tag: int, multiple: bool = False) -> None:
         """Noted; written at the end of this round of the loop. Raises if the channel is over."""

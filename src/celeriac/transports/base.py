@@ -220,8 +220,8 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The messages of a queue, by what they wait for."""
 
     waiting: int  #: due now
-    delayed: int  #: not before their time
-    held: int  #: claimed by a worker
+    delayed: int | None  #: not before their time; None: the broker does not tell
+    held: int | None  #: claimed by a worker; None: the broker does not tell
     dead: int
     quarantined: int
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celeriac.amqp.errors import ChannelClosed
 from celeriac.transports.amqp.errors import NOT_FOUND, operational
 from celeriac.transports.amqp.topology import Topology
+from celeriac.transports.base import QueueCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,14 @@ class AmqpAdmin:
         deadline = time.monotonic() + _TIMEOUT
         with self._link.line(deadline) as line:
             return _waiting(line, queue, deadline)
+
+    def counts(self, queue: str) -> QueueCounts:
+        deadline = time.monotonic() + _TIMEOUT
+        with self._link.line(deadline) as line:
+            waiting, dead, quarantined = (
+                _waiting(line, name, deadline) for name in (queue, f"{queue}.dead", f"{queue}.quarantine")
+            )
+        return QueueCounts(waiting=waiting, delayed=None, held=None, dead=dead, quarantined=quarantined)
 
     def queues(self) -> Sequence[str]:
         """Those that this process has declared: the broker tells its list to its management pages only."""

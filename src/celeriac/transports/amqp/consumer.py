@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed, ConsumerCancelled
 from celeriac.errors import BrokerUnavailable, OperationalError
@@ -21,7 +21,7 @@ from celeriac.transports.base import Ack, Release
 from celeriac.transports.threads import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from celeriac.amqp.asynchronous import AsyncConnection
     from celeriac.clock import Clock
@@ -68,6 +68,7 @@ class AmqpConsumer:
         #: one change of the consumers at a time
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._handed_out = 0
         self._turn = 0
         self._error: OperationalError | None = None
@@ -77,8 +78,11 @@ class AmqpConsumer:
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         ends = self._clock.monotonic() + wait
-        if self._connection is None and not self._closed:
-            await self._open(limit)
+        if self._opening is None and not self._closed:
+            self._opening = self._start(self._open(limit))
+        if self._opening is not None:
+            # shielded: what has begun to be opened or changed is not left half done by a caller that gives up
+            await asyncio.shield(self._opening)
         while not self._closed:
             self._news.clear()
             found = await self._take(limit)
@@ -88,7 +92,7 @@ class AmqpConsumer:
             if self._error is not None:
                 raise self._error
             if self._is_starved(limit):
-                await self._resize()
+                await asyncio.shield(self._start(self._resize()))
                 continue
             left = ends - self._clock.monotonic()
             if left <= 0:
@@ -233,10 +237,16 @@ class AmqpConsumer:
             await self._clock.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE)
 
-    def _start(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever waits for it; nobody does when the caller has given up
 
     # ── how much is held ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -338,8 +348,11 @@ class AmqpConsumer:
             return
         self._closed = True
         self._news.set()
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT)
         deadline = self._clock.monotonic() + _CLOSE_TIMEOUT
         connection, self._connection = self._connection, None
         try:

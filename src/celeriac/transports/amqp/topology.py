@@ -49,14 +49,16 @@ class Specs:
 
     def __init__(self) -> None:
         self._told: dict[str, QueueSpec] = {}
+        self._hidden: dict[str, QueueSpec] = {}
         self._app: Callable[[str], QueueSpec] | None = None
         self._warned: set[str] = set()
 
     def ask(self, app: Callable[[str], QueueSpec]) -> None:
         self._app = app
 
-    def tell(self, spec: QueueSpec) -> None:
-        self._told[spec.name] = spec
+    def tell(self, spec: QueueSpec, hidden: bool = False) -> None:
+        """``hidden``: a queue of the driver's own, not to be listed."""
+        (self._hidden if hidden else self._told)[spec.name] = spec
 
     def forget(self, queue: str) -> None:
         self._told.pop(queue, None)
@@ -66,7 +68,7 @@ class Specs:
 
     def of(self, queue: str) -> QueueSpec | None:
         """None: nobody may create it here."""
-        told = self._told.get(queue)
+        told = self._told.get(queue) or self._hidden.get(queue)
         if told is not None:
             return told
         if self._app is None:
