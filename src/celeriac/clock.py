@@ -1,10 +1,12 @@
 """Time, as the only door to it.
 
-Everything that needs the time takes a :class:`Clock`, so that tests run hours in milliseconds.
+Everything that needs the time takes a :class:`Clock`, so that tests run hours in milliseconds. The order of what
+several machines do is no question of time: for that there is :class:`LamportClock`.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -47,3 +49,23 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+class LamportClock:
+    """Counts events, so that messages of many processes can be put in an order (Lamport 1978). Thread-safe."""
+
+    def __init__(self, value: int = 0) -> None:
+        self._lock = threading.Lock()
+        self.value = value
+
+    def forward(self) -> int:
+        """Something happens here: the next number."""
+        with self._lock:
+            self.value += 1
+            return self.value
+
+    def adjust(self, other: int) -> int:
+        """A message came that was sent when the other clock stood at ``other``: be ahead of both."""
+        with self._lock:
+            self.value = max(self.value, other) + 1
+            return self.value

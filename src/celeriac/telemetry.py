@@ -26,6 +26,7 @@ class TaskReceived(Event):
     id: str
     name: str
     queue: str
+    request: Any = None  #: ``executors.base.Request``, for sinks that show the message
 
 
 class TaskStarted(Event):
@@ -73,6 +74,8 @@ class TaskRevoked(Event):
     name: str
     expired: bool
     terminated: bool = False
+    signum: int | None = None
+    request: Any = None
 
 
 class TaskLost(Event):
@@ -88,6 +91,8 @@ class MessageQuarantined(Event):
     queue: str
     id: str
     reason: str
+    unknown: str = ""  #: the task's name, if that is all that is wrong
+    request: Any = None
 
 
 class MessageDead(Event):
@@ -114,6 +119,7 @@ class WorkerStopping(Event):
     hostname: str
     how: str  #: warm, soft, cold
     grace: float
+    sig: str = ""  #: the signal that asked for it
 
 
 class WorkerStopped(Event):

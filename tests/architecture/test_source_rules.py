@@ -30,12 +30,17 @@ _WAITS = {"wait", "acquire", "join", "recv"}
 
 #: (file, function) → why the wait there ends
 BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
+    ("redis/connect.py", "_feed"): "the socket has a timeout, set by _limit",
+    ("redis/connect.py", "drain"): "the socket does not block",
     ("embedded/doorbell.py", "drain"): "the socket does not block",
+    ("testing/servers.py", "ask"): "create_connection gave the socket a timeout of two seconds",
+    ("testing/servers.py", "answers"): "create_connection gave the socket a timeout of a second",
     ("embedded/file.py", "_before_fork"): "the lock is held for dictionary updates only",
     ("executors/children/desk.py", "_courier"): "a child waits for its parent; the parent's end ends the socket",
     ("executors/children/link.py", "_on_readable"): "the socket does not block",
     ("executors/children/nursery.py", "_drain_wake"): "the socket does not block",
     ("executors/crews/sequential.py", "run"): "a child waits for its parent; the parent's end ends the poll",
+    ("testing/links.py", "_close"): "the socket does not block",
     (
         "executors/crews/threads.py",
         "run",

@@ -212,7 +212,7 @@ class Connection:
                 return
             raise NotAmqp(0, f"The broker at {where} does not speak AMQP 0-9-1; it offers {data[4:8].hex('.')}.")
         if not data.startswith(b"\x01\x00\x00"[: len(data)]):
-            hint = " It may want TLS: amqps://" if data.startswith(b"\x15\x03") else ""
+            hint = " It may want TLS: amqps://" if data[0] == 0x15 else ""  # an alert of TLS
             raise NotAmqp(
                 0, f"What answers at {where} does not speak AMQP. Check host and port of the broker URL.{hint}"
             )

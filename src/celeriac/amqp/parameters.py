@@ -5,6 +5,7 @@ TLS verifies certificate and host name unless told otherwise in so many words.
 
 from __future__ import annotations
 
+import math
 import ssl
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -142,9 +143,12 @@ def _number(given: Mapping[str, Any], name: str, otherwise: float) -> float:
     if value is None:
         return otherwise
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ImproperlyConfigured(f"The broker's option {name} must be a number, not {value!r:.50}.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ImproperlyConfigured(f"The broker's option {name} must be a number, not {value!r:.50}.")
+    return number
 
 
 def _frame_max(given: Mapping[str, Any]) -> int:

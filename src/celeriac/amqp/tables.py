@@ -186,6 +186,7 @@ def _string(text: str) -> str | bytes:
 
 #: type and length of short strings, which most are
 _SHORT_STRING = [b"S" + _PACK_UINT32(length) for length in range(256)]
+_INT32_MAX = 0x7FFFFFFF
 _TRUE, _FALSE, _NONE = b"t\x01", b"t\x00", b"V"
 
 #: key → its length and bytes. Keys come from code and repeat; if they don't, the cache stops growing
@@ -223,8 +224,12 @@ def _encode_entries(table: Mapping[str, Any], depth: int) -> bytes:
             add(data)
         elif value is None:
             add(_NONE)
+        elif kind is int and -_INT32_MAX <= value <= _INT32_MAX:
+            add(_PACK_INT32(b"I", value))
         elif kind is bool:
             add(_TRUE if value else _FALSE)
+        elif kind is list or kind is dict:
+            add(_encode_container(value, depth + 1))
         else:
             add(_encode_value(value, depth))
     return b"".join(parts)
@@ -251,7 +256,7 @@ def _encode_value(value: object, depth: int) -> bytes:
         return _TRUE if value else _FALSE
     if isinstance(value, int):
         # as py-amqp does it: -2**31 takes the long form
-        if -0x7FFFFFFF <= value <= 0x7FFFFFFF:
+        if -_INT32_MAX <= value <= _INT32_MAX:
             return _PACK_INT32(b"I", value)
         if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
             return _PACK_INT64(b"L", value)
@@ -273,6 +278,8 @@ def _encode_value(value: object, depth: int) -> bytes:
 
 
 def _encode_container(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], depth: int) -> bytes:
+    if not value:
+        return b"A\0\0\0\0" if isinstance(value, list | tuple) else b"F\0\0\0\0"
     if depth > DEPTH_LIMIT:
         raise Unencodable(f"Headers are nested deeper than {DEPTH_LIMIT} levels.")
     if isinstance(value, Mapping):
@@ -280,7 +287,7 @@ def _encode_container(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], de
         return b"F" + _PACK_UINT32(len(data)) + data
     if len(value) > TABLE_LIMIT_BYTES:
         raise Unencodable(f"Headers are over the limit of {TABLE_LIMIT_BYTES} bytes.")
-    data = b"".join([_encode_value(item, depth) for item in value])
+    data = b"".join([_NONE if item is None else _encode_value(item, depth) for item in value])
     return b"A" + _PACK_UINT32(len(data)) + data
 
 
@@ -296,6 +303,6 @@ def _encode_decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, int) and -255 <= exponent <= 9 and len(digits) <= 10:
         number = int("".join(map(str, digits)) or "0") * 10 ** max(0, exponent)
-        if number <= 0x7FFFFFFF:
+        if number <= _INT32_MAX:
             return _PACK_DECIMAL(b"D", max(0, -exponent), -number if sign else number)
     raise Unencodable("AMQP's decimals have 31 bits and up to 255 places.")

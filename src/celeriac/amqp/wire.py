@@ -48,7 +48,7 @@ class Wire:
             raise DeadlinePassed(f"{parameters.address} did not finish the TLS handshake in time.") from None
         except (OSError, ValueError) as error:
             plain.close()
-            raise tls_failed(parameters, error) from None
+            raise (tls_failed if parameters.tls else connect_failed)(parameters, error) from None
         return cls(plain)
 
     def read(self) -> bytes | None:
@@ -107,8 +107,8 @@ def _connect(parameters: Parameters, timeout: float) -> socket.socket:
     return socket.create_connection((parameters.host, parameters.port), timeout)
 
 
-def connect_failed(parameters: Parameters, error: OSError) -> ConnectFailed:
-    reason = error.strerror or str(error)
+def connect_failed(parameters: Parameters, error: Exception) -> ConnectFailed:
+    reason = getattr(error, "strerror", None) or str(error)
     return ConnectFailed(
         0, f"There is no connection to {parameters.address}: {reason}. Check host and port of the broker URL."
     )

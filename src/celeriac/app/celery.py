@@ -247,22 +247,27 @@ class Celeriac:
     def transport(self) -> Transport:
         """The broker; made on first use, connected when something is sent."""
 
-        def make() -> Transport:
-            from celeriac.app.wiring import open_transport
+        return cast(
+            "Transport",
+            self._connections.get("transport")
+            or self._connection("transport", lambda: self._open_transport(self.broker_url)),
+        )
 
-            return open_transport(self.broker_url, self.settings)
+    def _open_transport(self, url: str) -> Transport:
+        from celeriac.app.wiring import open_transport
 
-        return cast("Transport", self._connections.get("transport") or self._connection("transport", make))
+        # asked anew each time: settings may change under an open connection
+        return open_transport(url, self.settings, lambda name: self.router.queue(name))
 
     @property
     def reading_transport(self) -> Transport:
         """The broker that workers take messages from: :attr:`transport`, unless ``broker_read_url`` says otherwise."""
-        from celeriac.app.wiring import open_transport, reading_url
+        from celeriac.app.wiring import reading_url
 
         url = reading_url(self.settings, self.name)
         if url == self.broker_url:
             return self.transport
-        return cast("Transport", self._connection("reading", lambda: open_transport(url, self.settings)))
+        return cast("Transport", self._connection("reading", lambda: self._open_transport(url)))
 
     @property
     def store(self) -> ResultStore | None:

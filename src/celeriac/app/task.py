@@ -14,7 +14,7 @@ from celeriac.app import calls
 from celeriac.app.arity import Checker, arity_of
 from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
-from celeriac.client.sender import BULK
+from celeriac.client.sender import BULK, encode_call
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import RunnableOptions
@@ -22,7 +22,7 @@ from celeriac.executors.context import Context
 from celeriac.ids import task_id as new_id
 from celeriac.wire.envelope import Outgoing
 from celeriac.wire.serializers import accept_set
-from celeriac.wire.task_message import TaskCall, encode_task
+from celeriac.wire.task_message import TaskCall
 
 if TYPE_CHECKING:
     from celeriac.app.backend import Backend
@@ -315,7 +315,7 @@ class Task(Generic[P, R]):
             call = TaskCall(id=task_id, args=args, **template)
             if replies is not None:
                 call.reply_to = replies.reply_address()
-            yield Outgoing(encode_task(call, now), route), task_id
+            yield Outgoing(encode_call(call, route, now), route), task_id
 
     def _plan_now(self) -> calls.Plan:
         plan = self._plan
@@ -356,7 +356,8 @@ class Task(Generic[P, R]):
             if plan.replies is not None:
                 call.reply_to = plan.replies.reply_address()
             app.declare_queue(plan.queue, plan.route.exchange)
-            return Outgoing(encode_task(call, SYSTEM_CLOCK.time()), plan.route), task_id, plan.policy, None
+            envelope = encode_call(call, plan.route, SYSTEM_CLOCK.time())
+            return Outgoing(envelope, plan.route), task_id, plan.policy, None
         parent = None if top is None else calls.running_request()
         draft = calls.draft_of(app, plan, args, kwargs, given, parent)
         app.declare_queue(draft.queue, draft.route.exchange)

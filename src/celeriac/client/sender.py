@@ -10,13 +10,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from celeriac.errors import BrokerUnavailable, OperationalError, PublishRejected, QueueNotFound
-from celeriac.wire.envelope import Outgoing, Route
-from celeriac.wire.task_message import TaskCall, encode_task, timestamp_of
+from celeriac.signals import after_task_publish, before_task_publish
+from celeriac.wire.envelope import Envelope, Outgoing, Route
+from celeriac.wire.limits import DEFAULT_LIMITS
+from celeriac.wire.task_message import TaskCall, encode_task, load_body, timestamp_of
 
 if TYPE_CHECKING:
     from celeriac.clock import Clock
@@ -40,6 +42,36 @@ class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.interval_start + self.interval_step * attempt, self.interval_max)
 
 
+def encode_call(call: TaskCall, route: Route, now: float) -> Envelope:
+    """The message of a call, after whoever listens to ``before_task_publish`` has had a hand in it."""
+    if not before_task_publish.receivers:
+        return encode_task(call, now)
+
+    def tell(body: Any, headers: dict[str, Any], properties: dict[str, Any]) -> None:
+        before_task_publish.send(
+            sender=call.task, body=body, exchange=route.exchange, routing_key=route.routing_key, headers=headers,
+            properties=properties, declare=[], retry_policy=None,
+        )  # fmt: skip
+
+    return encode_task(call, now, tell)
+
+
+def _body_of(envelope: Envelope) -> Any:
+    """As Celery's receivers get it: ``(args, kwargs, embed)``. It was written by this very process."""
+    content_type = str(envelope.properties.get("content_type"))
+    body = load_body(envelope, frozenset({content_type}), DEFAULT_LIMITS)
+    return tuple(body) if isinstance(body, list) else body
+
+
+def _tell_sent(batch: Sequence[Outgoing]) -> None:
+    for outgoing in batch:
+        headers = outgoing.envelope.headers
+        after_task_publish.send(
+            sender=headers.get("task"), body=_body_of(outgoing.envelope), headers=headers,
+            exchange=outgoing.route.exchange, routing_key=outgoing.route.routing_key,
+        )  # fmt: skip
+
+
 class Sender:
     """Encodes and publishes. One per app; shared by all threads."""
 
@@ -58,7 +90,7 @@ class Sender:
 
     def prepare(self, call: TaskCall, route: Route) -> Outgoing:
         """The message of a call: encoded, addressed and timed, not yet sent."""
-        envelope = encode_task(call, self._clock.time())
+        envelope = encode_call(call, route, self._clock.time())
         if call.eta is None and call.expires is None:
             return Outgoing(envelope, route)
         return Outgoing(envelope, route, timestamp_of(call.eta), timestamp_of(call.expires))
@@ -74,7 +106,7 @@ class Sender:
         while True:
             try:
                 self._connected().publish(batch, deadline)
-                return
+                break
             except (PublishRejected, QueueNotFound):
                 raise  # the broker's answer would be the same
             except OperationalError:
@@ -87,6 +119,8 @@ class Sender:
                 raise BrokerUnavailable(f"the broker cannot be reached: {error}") from error
             attempt += 1
             self._sleep(pause)
+        if after_task_publish.receivers:
+            _tell_sent(batch)
 
     def send_bulk(self, batch: Sequence[Outgoing], policy: PublishPolicy | None = None) -> None:
         """:meth:`send` for any number of messages, in batches the broker takes.

@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
-from celeriac import current
+from celeriac import current, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,8 +68,17 @@ def level_of(level: str | int) -> int:
 
 
 def setup(options: LogOptions, stream: TextIO | None = None) -> None:
-    """Send log lines where the options say. Replaces the root logger's handlers unless told not to."""
+    """Send log lines where the options say. Replaces the root logger's handlers unless told not to.
+
+    Does nothing where a receiver of ``setup_logging`` sees to it.
+    """
     level = level_of(options.level)
+    facts = {
+        "loglevel": level, "logfile": options.file, "format": options.format, "colorize": options.color,
+    }  # fmt: skip
+    if signals.setup_logging.has_listeners():
+        signals.setup_logging.send(sender=None, **facts)
+        return
     # the process's own stderr: sys.stderr may lead back into the log
     out = stream or sys.__stderr__ or sys.stderr
     color = bool(options.color) if options.file is not None or options.color is not None else out.isatty()
@@ -90,6 +99,9 @@ def setup(options: LogOptions, stream: TextIO | None = None) -> None:
         if options.hijack_root or not logger.handlers:
             logger.propagate = False
             _replace_handlers(logger, (task_handler,))
+    signals.after_setup_logger.send(sender=None, logger=root, **facts)
+    facts["format"] = options.task_format
+    signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger(TASK_LOGGERS[0]), **facts)
 
 
 def _handler(file: str | None, out: TextIO) -> logging.Handler:

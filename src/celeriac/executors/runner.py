@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from celeriac import current
+from celeriac import current, signals
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import (
     Ignore,
@@ -106,6 +106,8 @@ class Runner:
                 return self._failed(attempt, exception_from_wire(request.failure))
             if attempt.options.track_started and not attempt.ignored:
                 self._store_started(attempt)
+            if signals.task_prerun.receivers:
+                _tell_prerun(attempt)
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
@@ -133,6 +135,8 @@ class Runner:
         try:
             if attempt.options.track_started and not attempt.ignored:
                 await asyncio.to_thread(self._store_started, attempt)
+            if signals.task_prerun.receivers:
+                _tell_prerun(attempt)
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
@@ -192,6 +196,8 @@ class Runner:
             task.on_success(value, request.id, args, kwargs)
         except Exception:
             self._hook_failed("on_success", request)
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=task, result=value, runtime=runtime)
         self._after_return(attempt, "SUCCESS", value, None)
         if not self._show_results:
             shown = ""
@@ -211,6 +217,7 @@ class Runner:
             return self._retried(attempt, error)
         if isinstance(error, Ignore):
             sends = attempt.context.__dict__.get("sends") or []
+            self._tell_postrun(attempt, "IGNORED", error)
             return base.Ignored(attempt.request.id, sends, self._monotonic() - attempt.began)
         if isinstance(error, Reject):
             return self._rejected(attempt, error)
@@ -232,6 +239,11 @@ class Runner:
             attempt.task.on_failure(error, request.id, context.args, context.kwargs, info)
         except Exception:
             self._hook_failed("on_failure", request)
+        if signals.task_failure.receivers:
+            signals.task_failure.send(
+                sender=attempt.task, task_id=request.id, exception=error, args=context.args, kwargs=context.kwargs,
+                traceback=error.__traceback__, einfo=info,
+            )  # fmt: skip
         self._after_return(attempt, "FAILURE", error, info)
         expected = bool(options.throws) and isinstance(error, options.throws)
         return Failed(request.id, record, sends, runtime, safe_repr(error), text, expected)
@@ -257,10 +269,14 @@ class Runner:
         record = None
         if not attempt.ignored:
             record = self._error_record(attempt, "RETRY", retry.exc, text)
+        info = ErrorInfo(retry, text)
         try:
-            attempt.task.on_retry(retry.exc, request.id, context.args, context.kwargs, ErrorInfo(retry, text))
+            attempt.task.on_retry(retry.exc, request.id, context.args, context.kwargs, info)
         except Exception:
             self._hook_failed("on_retry", request)
+        if signals.task_retry.receivers:
+            signals.task_retry.send(sender=attempt.task, request=context, reason=retry, einfo=info)
+        self._tell_postrun(attempt, "RETRY", retry)
         sends = [*(context.__dict__.get("sends") or ()), message]
         runtime = self._monotonic() - attempt.began
         error_shown = "" if reason is None else reason if isinstance(reason, str) else safe_repr(reason)
@@ -275,6 +291,7 @@ class Runner:
             sends = [*sends, *self._errbacks(attempt, reject)]
         reason = "" if reject.reason is None else safe_repr(reject.reason)
         runtime = self._monotonic() - attempt.began
+        self._tell_postrun(attempt, "REJECTED", reject)
         return base.Rejected(attempt.request.id, reject.requeue, reason, record, runtime, sends)
 
     def _refused(self, request: Request, error: MessageError, options: base.RunnableOptions | None) -> Failed:
@@ -299,6 +316,15 @@ class Runner:
             attempt.task.after_return(status, value, attempt.request.id, context.args, context.kwargs, info)
         except Exception:
             self._hook_failed("after_return", attempt.request)
+        self._tell_postrun(attempt, status, value)
+
+    def _tell_postrun(self, attempt: _Attempt, status: str, value: Any) -> None:
+        if signals.task_postrun.receivers and attempt.request.failure is None:
+            context = attempt.context
+            signals.task_postrun.send(
+                sender=attempt.task, task_id=attempt.request.id, task=attempt.task, args=context.args,
+                kwargs=context.kwargs, retval=value, state=status,
+            )  # fmt: skip
 
     def _hook_failed(self, hook: str, request: Request) -> None:
         _log.exception("%s of %s[%s] failed; the task's result stands", hook, request.task, request.id)
@@ -358,6 +384,13 @@ class Runner:
 
     def _now_text(self) -> str:
         return datetime.fromtimestamp(self._clock.time(), UTC).isoformat()
+
+
+def _tell_prerun(attempt: _Attempt) -> None:
+    task, context = attempt.task, attempt.context
+    signals.task_prerun.send(
+        sender=task, task_id=attempt.request.id, task=task, args=context.args, kwargs=context.kwargs
+    )
 
 
 def _storable(value: Any) -> Any:

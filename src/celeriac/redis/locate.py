@@ -45,7 +45,8 @@ def servers(address: Address, connect: Connect, deadline: float | None) -> Itera
 def _master(address: Address, sentinel: Endpoint, link: Link, deadline: float | None) -> Endpoint:
     reply = link.call("SENTINEL", "MASTER", address.master_name, deadline=deadline)
     state = _texts(reply)
-    down = {"s_down", "o_down", "disconnected"} & set(state.get("flags", "").split(","))
+    # its own role tells the rest, once we are connected
+    down = {"s_down", "o_down"} & set(state.get("flags", "").split(","))
     others = int(state.get("num-other-sentinels", 0))
     if down:
         raise LinkBroken(f"{sentinel} says the master {address.master_name} is down", Fault.STANDBY, sent=False)

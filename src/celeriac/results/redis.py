@@ -80,9 +80,9 @@ def store_address(url: str, settings: RedisStoreSettings) -> Address:
     """Where the results are: the URL, the transport options, and the ``redis_…`` settings for what neither says."""
     given = {
         "max_connections": settings.redis_max_connections,
-        "socket_keepalive": settings.redis_socket_keepalive or None,
-        "retry_on_timeout": settings.redis_retry_on_timeout or None,
-        "health_check_interval": settings.redis_backend_health_check_interval,
+        "socket_keepalive": settings.redis_socket_keepalive,
+        "retry_on_timeout": settings.redis_retry_on_timeout,
+        "health_check_interval": settings.redis_backend_health_check_interval or 0,
         "client_name": settings.redis_client_name,
         "socket_timeout": settings.redis_socket_timeout,
         "socket_connect_timeout": settings.redis_socket_connect_timeout,

@@ -155,10 +155,12 @@ class Router:
         self._missing = missing
         self._is_static = all(isinstance(asked, PatternRoutes) for asked in self._asked)
         self._remembered: dict[str, Routed] = {}
+        #: queues that callers brought along
+        self._brought: dict[str, QueueSpec] = {}
 
     def queue(self, name: str) -> QueueSpec:
         """The declared queue, or one made on demand. Raises ``QueueNotFound`` where that is switched off."""
-        known = self._queues.get(name)
+        known = self._queues.get(name) or self._brought.get(name)
         if known is not None:
             return known
         missing = self._missing
@@ -214,7 +216,12 @@ class Router:
         options = {key: value for key, value in routed.items() if value is not None}
         options.update(given)
         wanted = options.pop("queue", None)
-        queue = wanted if isinstance(wanted, QueueSpec) else self.queue(wanted or self._default_queue)
+        if isinstance(wanted, QueueSpec):
+            queue = wanted
+            if len(self._brought) < _REMEMBERED:
+                self._brought.setdefault(wanted.name, wanted)
+        else:
+            queue = self.queue(wanted or self._default_queue)
         exchange = options.pop("exchange", None)
         routing_key = options.pop("routing_key", None)
         exchange_type = options.pop("exchange_type", None) or queue.exchange_type

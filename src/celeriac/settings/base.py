@@ -104,10 +104,11 @@ def seconds(
 
 
 def maybe_seconds(
-    default: float | timedelta | None, doc: str, *, was: str | None = BY_PATTERN, derive: str | None = None,
+    default: float | timedelta | None, doc: str, *, was: str | None = BY_PATTERN, differs: Differs | None = None,
+    derive: str | None = None,
 ) -> MaybeSeconds:  # fmt: skip
     """Declare a duration that may be None."""
-    return cast("MaybeSeconds", setting(default, doc, was=was, derive=derive))
+    return cast("MaybeSeconds", setting(default, doc, was=was, differs=differs, derive=derive))
 
 
 def url(

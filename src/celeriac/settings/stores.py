@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celeriac.settings.base import maybe_seconds, seconds, setting
+from celeriac.settings.base import Differs, maybe_seconds, seconds, setting
 from celeriac.settings.result import ResultSettings
 from celeriac.settings.values import MaybeSeconds, Seconds
 
@@ -29,9 +29,12 @@ class RedisSettings(ResultSettings, title="redis", was="CELERY_{name}"):
         None, "TLS: a dict of `ssl_keyfile`, `ssl_certfile`, `ssl_ca_certs`, `ssl_cert_reqs`."
     )
     redis_max_connections: int | None = setting(None, "Connections at most. None: no limit.")
-    redis_socket_timeout: MaybeSeconds = maybe_seconds(120.0, "Time that one read or write may take.")
+    redis_socket_timeout: MaybeSeconds = maybe_seconds(
+        10.0, "Time that the server may be silent when an answer is due.",
+        differs=Differs(120.0, "A server that hangs is noticed before callers lose their patience."),
+    )  # fmt: skip
     redis_socket_connect_timeout: MaybeSeconds = maybe_seconds(
-        None, "Time that connecting may take. None: as `redis_socket_timeout`."
+        None, "Time that connecting may take. None: 4 seconds, or `redis_socket_timeout` if that is less."
     )
     redis_socket_keepalive: bool = setting(False, "TCP keep-alive.")
     redis_retry_on_timeout: bool = setting(False, "Try once more when a read or write timed out.")

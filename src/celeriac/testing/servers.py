@@ -18,10 +18,13 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: seconds that a server may take to answer after its start
 START_TIMEOUT = 60.0
@@ -89,7 +92,7 @@ class Server:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(10.0)
 
     def pause(self) -> None:
         """Stop it in its tracks (SIGSTOP), as a server that hangs."""
@@ -207,7 +210,7 @@ class RabbitServer(Server):
         super().stop()
         if self._mapper is not None:
             self._mapper.kill()
-            self._mapper.wait()
+            self._mapper.wait(10.0)
             self._mapper = None
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
@@ -250,3 +253,147 @@ class RabbitServer(Server):
             capture_output=True, text=True, timeout=60.0,
         )  # fmt: skip
         return done.stdout
+
+
+def ask(port: int, command: str) -> str:
+    """One command to a Redis of this machine; what it answered, as it stands on the wire."""
+    with socket.create_connection((_LOOPBACK, port), 2.0) as connection:
+        connection.sendall(f"{command}\r\n".encode())
+        answer = connection.recv(1 << 16)
+    return answer.decode(errors="replace")
+
+
+def until(true: Callable[[], bool], what: str, timeout: float = START_TIMEOUT) -> None:
+    """Look again and again; ``what`` is for the error when the time is over."""
+    ends = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(OSError):
+            if true():
+                return
+        if time.monotonic() > ends:
+            raise RuntimeError(f"{what}: not within {timeout} seconds")
+        time.sleep(0.05)
+
+
+class _Sentinel(RedisServer):
+    def __init__(self, name: str, master: int, quorum: int) -> None:
+        super().__init__()
+        self._configuration = self.folder / "sentinel.conf"  # it writes what it learns into it
+        self._configuration.write_text(
+            f"port {self.port}\nbind {_LOOPBACK}\ndir {self.folder}\n"
+            f"sentinel monitor {name} {_LOOPBACK} {master} {quorum}\nsentinel down-after-milliseconds {name} 500\n"
+            f"sentinel failover-timeout {name} 3000\n"
+        )
+
+    def command(self) -> list[str]:
+        return [self._program, str(self._configuration), "--sentinel"]
+
+
+class SentinelGroup:
+    """A master, a replica and three Sentinels that watch over them. Fails over in about two seconds."""
+
+    def __init__(self, name: str = "mymaster", sentinels: int = 3) -> None:
+        self.name = name
+        at_once = ("--repl-diskless-sync-delay", "0")
+        self.servers = [RedisServer(*at_once)]
+        self.servers.append(RedisServer(*at_once, "--replicaof", _LOOPBACK, str(self.servers[0].port)))
+        self.sentinels = [_Sentinel(name, self.servers[0].port, sentinels // 2 + 1) for _ in range(sentinels)]
+
+    def url(self, db: int = 0) -> str:
+        return ";".join(f"sentinel://{_LOOPBACK}:{sentinel.port}/{db}" for sentinel in self.sentinels)
+
+    def __enter__(self) -> SentinelGroup:
+        try:
+            for server in [*self.servers, *self.sentinels]:
+                server.start()
+            until(self._is_complete, "the Sentinels do not know each other")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        for server in [*self.sentinels, *self.servers]:
+            server.stop()
+
+    def _is_complete(self) -> bool:
+        return all(
+            ask(sentinel.port, f"SENTINEL CKQUORUM {self.name}").startswith(f"+OK {len(self.sentinels)} usable")
+            and self._replica_is_known(sentinel.port)
+            for sentinel in self.sentinels
+        )
+
+    def _replica_is_known(self, port: int) -> bool:
+        return "master-link-status\r\n$2\r\nok" in ask(port, f"SENTINEL REPLICAS {self.name}")
+
+    def master_port(self) -> int:
+        """What most Sentinels say."""
+        said = [self._master_at(sentinel.port) for sentinel in self.sentinels if sentinel.process is not None]
+        return max(set(said), key=said.count)
+
+    def _master_at(self, port: int) -> int:
+        return int(ask(port, f"SENTINEL GET-MASTER-ADDR-BY-NAME {self.name}").split("\r\n")[4])
+
+    @property
+    def master(self) -> RedisServer:
+        return next(server for server in self.servers if server.port == self.master_port())
+
+    def fail_over(self) -> RedisServer:
+        """``kill -9`` the master; the one that was killed, when another has taken over."""
+        killed = self.master
+        killed.kill()
+        until(
+            lambda: self.master_port() != killed.port and "role:master" in ask(self.master_port(), "INFO replication"),
+            "no replica took over",
+        )
+        return killed
+
+
+class _ClusterNode(RedisServer):
+    def __init__(self) -> None:
+        self.bus_port = free_port()
+        super().__init__(
+            "--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "500"
+        )
+
+
+class ClusterServers:
+    """A Redis Cluster of masters without replicas."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.nodes = [_ClusterNode() for _ in range(size)]
+
+    def url(self) -> str:
+        return f"redis+cluster://{_LOOPBACK}:{self.nodes[0].port}/0"
+
+    def __enter__(self) -> ClusterServers:
+        try:
+            share = -(-16384 // len(self.nodes))
+            for number, node in enumerate(self.nodes):
+                node.start()
+                slots = range(number * share, min(16384, (number + 1) * share))
+                ask(node.port, f"CLUSTER ADDSLOTS {' '.join(map(str, slots))}")
+            for node in self.nodes[1:]:
+                ask(node.port, f"CLUSTER MEET {_LOOPBACK} {self.nodes[0].port} {self.nodes[0].bus_port}")
+            until(self._is_whole, "the cluster does not come together")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def _is_whole(self) -> bool:
+        return all(
+            "cluster_state:ok" in (state := ask(node.port, "CLUSTER INFO"))
+            and f"cluster_known_nodes:{len(self.nodes)}" in state
+            for node in self.nodes
+        )

@@ -14,15 +14,15 @@ import msgspec
 from celeriac.wire.envelope import Envelope, Outgoing, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
     "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
-    "Counts", "Delivery", "Envelope", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin",
-    "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken", "Transport",
-    "Verdict",
+    "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
+    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken",
+    "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -328,6 +328,15 @@ class Transport(Protocol):
     def admin(self) -> QueueAdmin: ...
     def broadcast(self) -> Broadcast: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """Optional, on a Transport that declares a queue when something is first sent to it by name."""
+
+    def expect(self, queue_of: Callable[[str], QueueSpec]) -> None:
+        """``queue_of``: a name → its declaration, or ``QueueNotFound`` where none may be made up. No I/O."""
+        ...
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):

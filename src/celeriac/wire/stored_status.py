@@ -5,7 +5,6 @@ Nothing here builds values of the user's: a pickle is read as opcodes, never run
 
 from __future__ import annotations
 
-import pickletools
 import re
 from typing import NamedTuple
 
@@ -66,6 +65,8 @@ def stored_status(value: bytes, limits: Limits = DEFAULT_LIMITS) -> Stored:
 
 def _pickled_status(value: bytes) -> str:
     """The text after the text "status"."""
+    import pickletools  # late: it brings pickle with it
+
     seen = False
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(value)):

@@ -6,7 +6,7 @@ task reads it. Source of the layout: Celery's protocol 2 as its 5.7 writes it (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -66,6 +66,10 @@ class TaskCall(msgspec.Struct, kw_only=True):
     protocol: int = 2
 
 
+#: what may change a message before it is serialized: gets body, headers, properties
+Before = Callable[[Any, dict[str, Any], dict[str, Any]], object]
+
+
 class TaskBody(NamedTuple):
     """What the body of a task message holds."""
 
@@ -86,9 +90,10 @@ _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None,
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def encode_task(call: TaskCall, now: float) -> Envelope:
+def encode_task(call: TaskCall, now: float, before: Before | None = None) -> Envelope:
     """The message of a call. ``now``: seconds since the epoch, for the ``expiration`` property.
 
+    ``before``: gets the body ``(args, kwargs, embed)``, headers and properties, and may change them in place.
     Raises ``EncodeError`` when the serializer can't express an argument, ``TypeError`` when args or kwargs are of
     the wrong shape.
     """
@@ -127,11 +132,20 @@ def encode_task(call: TaskCall, now: float) -> Envelope:
     else:
         plain = False
         embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
+    if before is not None:
+        return seal(call, (args, kwargs, dict(embed)), headers, now, None, before)
     return seal(call, (args, kwargs, embed), headers, now, plain or None)
 
 
-def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: bool | None = None) -> Envelope:
+def seal(
+    call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: bool | None = None,
+    before: Before | None = None,
+) -> Envelope:  # fmt: skip
     """Serialize and compress the body and add the properties. ``plain``: as ``json_types.encode`` takes it."""
+    changed: dict[str, Any] = {}
+    if before is not None:
+        changed = properties_of(call, now)
+        before(body, headers, changed)
     try:
         if call.serializer == "json":
             data, content_type, content_encoding = json_types.encode(body, plain), "application/json", "utf-8"
@@ -141,9 +155,14 @@ def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: 
         raise EncodeError(f"The arguments of task {call.task!r} cannot be sent. {error}") from error
     if call.compression:
         data, headers["compression"] = compress(data, call.compression)
+    properties = {"content_type": content_type, "content_encoding": content_encoding}
+    properties.update(changed or properties_of(call, now))
+    return Envelope(data, headers, properties)
+
+
+def properties_of(call: TaskCall, now: float) -> dict[str, Any]:
+    """The properties, but for what the body's form decides."""
     properties: dict[str, Any] = {
-        "content_type": content_type,
-        "content_encoding": content_encoding,
         "correlation_id": call.id,
         "reply_to": call.reply_to,
         "delivery_mode": call.delivery_mode,
@@ -153,7 +172,7 @@ def seal(call: TaskCall, body: Any, headers: dict[str, Any], now: float, plain: 
         properties["expiration"] = _expiration_ms(call.expires, now)
     if call.properties:
         properties.update(call.properties)
-    return Envelope(data, headers, properties)
+    return properties
 
 
 def arguments_of(call: TaskCall) -> Sequence[Any]:

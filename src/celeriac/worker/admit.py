@@ -109,7 +109,9 @@ class Admission:
         if telemetry.wanted(telemetry.TaskReceived):
             for claim in fresh:
                 request = claim.request
-                telemetry.emit(telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue))
+                telemetry.emit(
+                    telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue, request=request)
+                )
 
     def _must_wait(self, claim: Claim, now: float) -> bool:
         """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
@@ -187,19 +189,27 @@ class Admission:
             case Discard(reason=reason):
                 claim.record = record_of(claim, states.REVOKED, TaskRevokedError(reason), self._clock)
                 self._settle_dropped(claim, broker.ACK)
-                telemetry.emit(telemetry.TaskRevoked(id=claim.id, name=name, expired=reason == "expired"))
+                telemetry.emit(
+                    telemetry.TaskRevoked(id=claim.id, name=name, expired=reason == "expired", request=claim.request)
+                )
             case Unknown():
                 reason = f"no task named {name!r} is registered here"
                 claim.record = record_of(claim, states.FAILURE, NotRegistered(name), self._clock)
                 self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
-                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+                telemetry.emit(
+                    telemetry.MessageQuarantined(
+                        queue=queue, id=claim.id, reason=reason, unknown=name, request=claim.request
+                    )
+                )
             case Poison(attempts=attempts):
                 reason = f"started {attempts} times, and each time the process running it was lost"
                 self._fail(claim, PoisonTask(reason), broker.Bury(reason, worker=self._hostname))
                 telemetry.emit(telemetry.MessageDead(queue=queue, id=claim.id, name=name, reason=reason))
             case Quarantine(reason=reason):
                 self._settle_dropped(claim, broker.Bury(reason, quarantine=True, worker=self._hostname))
-                telemetry.emit(telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason))
+                telemetry.emit(
+                    telemetry.MessageQuarantined(queue=queue, id=claim.id, reason=reason, request=claim.request)
+                )
             case _:
                 raise AssertionError(f"{decision!r} does not drop a message")
 

@@ -17,13 +17,13 @@ import sys
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celeriac import plugins, telemetry
+from celeriac import plugins, signals, telemetry
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import PoolOptions
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
-from celeriac.worker import logs
+from celeriac.worker import hooks, logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
@@ -282,8 +282,13 @@ class Worker:
 
     def run(self) -> int:
         """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread."""
+        settings, hostname = self._show.settings, self.hostname
+        signals.celeryd_init.send(sender=hostname, instance=self, conf=settings, options=self._show.options)
         logs.setup(self._show.logs)
         end_of_logs = logs.listen()
+        signals.worker_init.send(sender=self)
+        end_of_hooks = hooks.listen(self, hostname)
+        signals.celeryd_after_setup.send(sender=hostname, instance=self, conf=settings)
         if not self._show.options.quiet:
             sys.stdout.write(self._banner())
             sys.stdout.flush()
@@ -307,6 +312,8 @@ class Worker:
         finally:
             if end_of_output is not None:
                 end_of_output()
+            signals.worker_shutdown.send(sender=self)
+            end_of_hooks()
             end_of_logs()
 
     async def _serve_with_signals(self) -> int:

@@ -152,7 +152,9 @@ class Endings:
         elif loss.state == states.FAILURE:
             outcome = "failed"
         if lost.cause == "revoked":
-            telemetry.emit(telemetry.TaskRevoked(id=claim.id, name=request.task, expired=False, terminated=True))
+            telemetry.emit(
+                telemetry.TaskRevoked(id=claim.id, name=request.task, expired=False, terminated=True, request=request)
+            )
         elif lost.started:
             self.cut += lost.cause == "stopped"
             telemetry.emit(telemetry.TaskLost(id=claim.id, name=request.task, detail=lost.detail, outcome=outcome))

@@ -45,6 +45,10 @@ OURS = {
 EXAMPLES: dict[str, list[Any]] = {"bool": [True, False], "int": [1], "float": [1.5], "dict": [{}]}
 
 
+#: ours and Celery's
+DIFFERENT = {"task_acks_late": (True, False), "redis_socket_timeout": (10.0, 120.0)}
+
+
 def celerys_default(name: str) -> Any:
     return eval(CELERY[name]["default"], {"timedelta": timedelta, "inf": inf})
 
@@ -57,8 +61,8 @@ def test_there_are_celerys_settings_and_ours_and_no_others() -> None:
 @pytest.mark.parametrize("name", CELERY)
 def test_default_is_celerys_or_declared_to_differ(name: str) -> None:
     declared = Settings.declarations[name]
-    if name == "task_acks_late":
-        assert (declared.default, declared.differs is not None and declared.differs.celery) == (True, False)
+    if name in DIFFERENT:
+        assert (declared.default, declared.differs is not None and declared.differs.celery) == DIFFERENT[name]
     else:
         assert declared.default == celerys_default(name)
         assert type(declared.default) is type(celerys_default(name))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from celeriac import plugins
+from celeriac import plugins, signals
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors import logs
 from celeriac.executors.base import PoolOptions, Registry
@@ -85,6 +85,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
             logs.setup(options.logs)  # after the user's modules, which may have set up logging when imported
             logs.redirect_output(options.logs)
         registry.set_up_child(name)
+        signals.worker_process_init.send(sender=options.hostname)
         desk = Desk(
             data, bell, Slate(ends.slate, options.slots_per_child), max_memory_kib=options.max_memory_per_child_kib
         )
@@ -97,6 +98,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
         crew.run()
     except ParentGone:
         return 0
+    signals.worker_process_shutdown.send(sender=options.hostname, pid=os.getpid(), exitcode=0)
     registry.tear_down_child()
     return 0
 

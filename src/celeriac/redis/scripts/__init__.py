@@ -76,7 +76,7 @@ def _is_about_text(error: str) -> bool:
 @cache
 def script(name: str) -> Script:
     """The script in ``<name>.lua``, its pieces put in."""
-    folder = files(__package__)
+    folder = files(__name__)
 
     def text_of(file: str) -> str:
         return _INCLUDE.sub(lambda found: text_of(found[1]), (folder / file).read_text(encoding="utf-8"))

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from celeriac.errors import CeleriacError
-    from celeriac.transports.url import BrokerUrl
+
+#: seconds between heartbeats, unless broker_heartbeat was set: Celery's default finds a dead peer after minutes
+_HEARTBEAT, _UNTOUCHED = 10.0, 120.0
 
 
 class ConnectionSettings(Protocol):
@@ -112,7 +114,7 @@ class Addresses:
                 self.urls[place],
                 use_ssl=settings.broker_use_ssl,
                 options=settings.broker_transport_options,
-                heartbeat=settings.broker_heartbeat,
+                heartbeat=_HEARTBEAT if settings.broker_heartbeat == _UNTOUCHED else settings.broker_heartbeat,
                 connect_timeout=settings.broker_connection_timeout,
                 login_method=settings.broker_login_method,
                 message_limit=settings.broker_max_message_bytes,

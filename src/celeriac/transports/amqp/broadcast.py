@@ -100,7 +100,7 @@ class AmqpSubscription:
         self._closed = False
 
     def receive(self, limit: int, wait: float) -> Sequence[Heard]:
-        if self._closed:
+        if self._is_over():
             return []
         try:
             messages = self._channel.receive(limit, wait)
@@ -111,11 +111,15 @@ class AmqpSubscription:
                 self._channel.qos(0, deadline=now + _PROBE_TIMEOUT)
                 self._heard_at = now
         except (AmqpError, OSError) as error:
-            if self._closed:
+            if self._is_over():
                 return []
             self._connection.abandon()
             raise operational(error, f"Listening in queue {self._queue!r}") from error
         return [heard for message in messages if (heard := _heard(message)) is not None]
+
+    def _is_over(self) -> bool:
+        """Another thread may close it at any moment."""
+        return self._closed
 
     def interrupt(self) -> None:
         self._connection.interrupt()
@@ -135,5 +139,3 @@ def _heard(message: Message) -> Heard | None:
     except Malformed:
         return None
     return Heard(Envelope(message.body, headers, properties), Route(message.exchange, message.routing_key))
-
-

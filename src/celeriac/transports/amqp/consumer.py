@@ -193,8 +193,8 @@ class AmqpConsumer:
         name = feed.spec.name
         if is_ack_timeout(error):
             logger.warning(
-                "queue %r: RabbitMQ took back %d messages, since one was held longer than the broker's consumer_timeout "
-                "allows. Tasks still running go on here, their messages are adopted when they come again. Raise "
+                "queue %r: RabbitMQ took back %d messages, since one was held longer than the broker's "
+                "consumer_timeout allows. Tasks still running go on here, their messages are adopted when they come again. Raise "
                 "consumer_timeout in rabbitmq.conf above the longest run of a task. It said: %s",
                 name, len(feed.held), error.text,
             )  # fmt: skip
@@ -370,5 +370,3 @@ class AmqpConsumer:
 
 def _as_operational(error: BaseException) -> OperationalError:
     return error if isinstance(error, OperationalError) else BrokerUnavailable(str(error))
-
-

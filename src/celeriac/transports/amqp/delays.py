@@ -63,7 +63,7 @@ def delayed_key(seconds: int, queue: str) -> str | None:
 
 
 def exit_key(queue: str) -> str:
-    """Binds a queue to the exit. Counts the bits, since ``#.a`` would take what is meant for a queue ``b.a`` as well."""
+    """Binds a queue to the exit. It counts the bits: ``#.a`` would take what is meant for a queue ``b.a``, too."""
     return "*." * LEVELS + queue
 
 

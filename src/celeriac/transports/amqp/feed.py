@@ -38,8 +38,8 @@ class Feed:
 
     @classmethod
     async def open(
-        cls, connection: AsyncConnection, spec: QueueSpec, prefetch: int, crash_budget: int, on_news: Callable[[], None],
-        deadline: float,
+        cls, connection: AsyncConnection, spec: QueueSpec, prefetch: int, crash_budget: int,
+        on_news: Callable[[], None], deadline: float,
     ) -> Feed:  # fmt: skip
         """Raises the AMQP room's errors."""
         channel = await connection.channel(deadline)

@@ -244,12 +244,12 @@ class _Attempt:
                 return PublishRejected(f"RabbitMQ refused the message: {error}")
             return PublishUnknown(f"RabbitMQ closed the channel, some messages may be stored: {error}")
         if isinstance(error, ConnectionClosed):
-            return PublishUnknown(f"The connection was lost before RabbitMQ confirmed; it may have the message: {error}")
+            return PublishUnknown(
+                f"The connection was lost before RabbitMQ confirmed; it may have the message: {error}"
+            )
         if self._line.connection.is_blocked:
             return PublishTimeout(
                 "RabbitMQ stopped taking messages (memory or disk is short) while this one was under way; it may be "
                 "stored when the alarm is over."
             )
         return PublishTimeout("RabbitMQ did not confirm within the deadline; it may have the message.")
-
-

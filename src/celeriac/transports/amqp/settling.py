@@ -59,10 +59,10 @@ class Copies:
 
 def _copy(message: Message, exchange: str, routing_key: str, count_attempt: bool) -> Publication:
     """Body, properties and headers as they came, but for the count and the broker's own marks."""
-    properties, table = message.split()
-    headers: object
     try:
-        headers = counted(message.headers, 1 if count_attempt else 0)
-    except Malformed:
-        headers = table
-    return Publication(exchange, routing_key, properties, headers, message.body, True)  # type: ignore[arg-type]
+        properties, headers = message.decoded()
+    except Malformed:  # nobody parks what could not be read; but nothing is lost if somebody does
+        properties, table = message.split()
+        return Publication(exchange, routing_key, properties, table, message.body, True)
+    headers = counted(headers, 1 if count_attempt else 0)
+    return Publication(exchange, routing_key, properties, headers, message.body, True)

@@ -45,7 +45,7 @@ def is_durable(exchange: str) -> bool:
 
 
 class Specs:
-    """How queues are to be declared: what this process has been told, else what the app says, else Celery's defaults."""
+    """How queues are to be declared: as this process has been told, else as the app says, else as Celery does."""
 
     def __init__(self) -> None:
         self._told: dict[str, QueueSpec] = {}

@@ -1,0 +1,73 @@
+"""The app of the laboratory, the same for celeriac and for Celery: ``LAB_PRODUCT`` says which library it is made with.
+
+Its tasks write down their start and their end and do what they are told in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import record
+
+if os.environ["LAB_PRODUCT"] == "celery":
+    from celery import Celery as App  # type: ignore[import-not-found]
+else:
+    from celeriac import Celeriac as App
+
+app: Any = App("lab", broker=os.environ["LAB_BROKER"], backend=os.environ.get("LAB_BACKEND") or None)
+app.conf.update(json.loads(os.environ.get("LAB_SETTINGS", "{}")))
+
+
+def began(request: Any) -> None:
+    record.note(
+        "start", id=request.id, attempt=request.retries or 0, delivery=getattr(request, "delivery", 0) or 0,
+    )  # fmt: skip
+
+
+def ended(request: Any, value: Any) -> Any:
+    record.note("end", id=request.id, attempt=request.retries or 0, value=value)
+    return value
+
+
+@app.task(bind=True, name="lab.mark")
+def mark(self: Any, n: int, seconds: float = 0.0, spin: float = 0.0) -> int:
+    """Sleep or keep the processor busy, and return ``n``."""
+    began(self.request)
+    if seconds:
+        time.sleep(seconds)
+    until = time.monotonic() + spin
+    while spin and time.monotonic() < until:
+        pass
+    return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.flaky", max_retries=1000)
+def flaky(self: Any, n: int, times: int = 1, countdown: float = 0.0, seconds: float = 0.0) -> int:
+    """Ask for ``times`` retries, then return how many there were."""
+    began(self.request)
+    if seconds:
+        time.sleep(seconds)
+    if self.request.retries < times:
+        record.note("retry", id=self.request.id, attempt=self.request.retries)
+        raise self.retry(exc=RuntimeError("not yet"), countdown=countdown)
+    return ended(self.request, self.request.retries)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.die")
+def die(self: Any, n: int) -> int:
+    """Take the process down, always."""
+    began(self.request)
+    record.note("fault", what="a task killed its process", pids=[os.getpid()])
+    os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+@app.task(bind=True, name="lab.swallow")
+def swallow(self: Any, n: int, load: Any = None) -> int:
+    """Take any argument and look at none of it."""
+    began(self.request)
+    return ended(self.request, n)  # type: ignore[no-any-return]

@@ -1,0 +1,8 @@
+"""The experiments, by the number they have in the specification."""
+
+from __future__ import annotations
+
+from scorecard.experiments import brokers, data, kills, results, times, wire
+from scorecard.experiments.catalogue import CATALOGUE, Experiment
+
+__all__ = ["CATALOGUE", "Experiment", "brokers", "data", "kills", "results", "times", "wire"]

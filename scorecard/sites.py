@@ -1,0 +1,241 @@
+"""Where an experiment takes place: a broker of its own, what can be done to it, and what is left in it.
+
+Looks at brokers with their own tools, never through the product.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+import redis
+
+from celeriac.testing.servers import RabbitServer, RedisServer
+
+if TYPE_CHECKING:
+    from scorecard.products import Product
+
+QUEUE = "celery"
+
+
+class Site(Protocol):
+    """A broker. ``port`` is None where there is no server."""
+
+    name: str
+    port: int | None
+    settings: dict[str, Any]
+
+    def broker_url(self, product: Product) -> str: ...
+    def store_url(self, product: Product) -> str: ...
+    def outstanding(self, queue: str = QUEUE) -> int | None:
+        """Messages that are not settled, waiting or held; None when it can't be told."""
+        ...
+
+    def buried(self, queue: str = QUEUE) -> list[bytes]:
+        """The bytes of dead letters and quarantined messages."""
+        ...
+
+    def kill(self) -> None: ...
+    def start(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self) -> None: ...
+    def version(self) -> str: ...
+
+
+class Unsupported(Exception):
+    """This broker has no such thing."""
+
+
+class SqliteSite:
+    """A file. There is no server to kill."""
+
+    name = "sqlite"
+    port: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.settings: dict[str, Any] = {}
+        self._folder = folder
+
+    def broker_url(self, product: Product) -> str:
+        if product.name == "celery":
+            return f"sqla+sqlite:///{self._folder}/broker.sqlite3"
+        return f"sqlite:///{self._folder}/lab.sqlite3"
+
+    def store_url(self, product: Product) -> str:
+        if product.name == "celery":
+            return f"db+sqlite:///{self._folder}/results.sqlite3"
+        return ""  # the broker's file
+
+    def _count(self, name: str, sql: str) -> int:
+        path = self._folder / name
+        if not path.exists():
+            return 0
+        reading = closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10))
+        with reading as connection, contextlib.suppress(sqlite3.OperationalError):
+            return int(connection.execute(sql).fetchone()[0])
+        return 0
+
+    def outstanding(self, queue: str = QUEUE) -> int | None:
+        ours = self._count("lab.sqlite3", "select count(*) from message")
+        return ours + self._count("broker.sqlite3", "select count(*) from kombu_message where visible")
+
+    def buried(self, queue: str = QUEUE) -> list[bytes]:
+        path = self._folder / "lab.sqlite3"
+        if not path.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+            return [bytes(row[0]) for row in connection.execute("select meta || body from buried")]
+
+    def kill(self) -> None:
+        raise Unsupported("a file can't be killed")
+
+    start = pause = resume = kill
+
+    def close(self) -> None:
+        pass
+
+    def version(self) -> str:
+        return sqlite3.sqlite_version
+
+
+class RedisSite:
+    """A Redis server with an append-only file; database 0 for messages, 1 for results."""
+
+    name = "redis"
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.settings: dict[str, Any] = {}
+        self.server = RedisServer(*options)
+        self.server.start()
+        self.port: int | None = self.server.port
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.server.port, socket_timeout=5.0, socket_connect_timeout=5.0)
+
+    def broker_url(self, product: Product) -> str:
+        return self.server.url(0)
+
+    def store_url(self, product: Product) -> str:
+        return self.server.url(1)
+
+    def outstanding(self, queue: str = QUEUE) -> int | None:
+        with contextlib.suppress(redis.RedisError), closing(self.client) as client:
+            pipe = client.pipeline()
+            for step in ("", "\x06\x163", "\x06\x166", "\x06\x169"):
+                pipe.llen(f"{queue}{step}")
+            pipe.hlen("unacked")
+            pipe.zcard(f"_celeriac.delayed.{queue}")
+            for key in client.scan_iter("_celeriac.held.*", count=1000):
+                pipe.hlen(key)
+            return int(sum(pipe.execute()))
+        return None
+
+    def buried(self, queue: str = QUEUE) -> list[bytes]:
+        with closing(self.client) as client:
+            found: Any = [*client.lrange(f"{queue}.dead", 0, -1), *client.lrange(f"{queue}.quarantine", 0, -1)]
+        return [payload_of(epitaph) for epitaph in found]
+
+    def kill(self) -> None:
+        self.server.kill()
+
+    def start(self) -> None:
+        self.server.start()
+
+    def pause(self) -> None:
+        self.server.pause()
+
+    def resume(self) -> None:
+        self.server.resume()
+
+    def close(self) -> None:
+        self.server.stop()
+
+    def version(self) -> str:
+        with closing(self.client) as client:
+            info: Any = client.info("server")
+        return str(info["redis_version"])
+
+
+class RabbitSite:
+    """A virtual host of a RabbitMQ node with a quorum queue; the results lie in a Redis of their own."""
+
+    name = "rabbitmq"
+
+    def __init__(self, folder: Path, node: RabbitServer, vhost: str, *, owns_node: bool = False) -> None:
+        self.node = node
+        self._owns_node = owns_node
+        self.vhost = vhost
+        self.port: int | None = node.port
+        self.url = node.add_vhost(vhost)
+        self.store = RedisServer()
+        self.store.start()
+        self.settings: dict[str, Any] = {"task_default_queue_type": "quorum"}
+
+    def broker_url(self, product: Product) -> str:
+        return self.url
+
+    def store_url(self, product: Product) -> str:
+        return self.store.url(1)
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """A call of the management API below this virtual host; ``{vhost}`` in the path is filled in."""
+        return self.node.api(method, path.format(vhost=quote(self.vhost, safe="")), body)
+
+    def outstanding(self, queue: str = QUEUE) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            found = self.api("GET", "/queues/{vhost}")
+            # what waits for its time lies in the queues of the delay ladder
+            return sum(
+                int(one.get("messages", 0))
+                for one in found
+                if one["name"] == queue or one["name"].startswith("celery_delayed_")
+            )
+        return None
+
+    def buried(self, queue: str = QUEUE) -> list[bytes]:
+        found = []
+        for name in (f"{queue}.dead", f"{queue}.quarantine"):
+            with contextlib.suppress(OSError):
+                ask = {"count": 10_000, "ackmode": "ack_requeue_true", "encoding": "base64"}
+                for message in self.api("POST", f"/queues/{{vhost}}/{quote(name, safe='')}/get", ask):
+                    body = message["payload"]
+                    found.append(base64.b64decode(body) if message["payload_encoding"] == "base64" else body.encode())
+        return [payload_of(body) for body in found]
+
+    def kill(self) -> None:
+        self.node.kill()
+
+    def start(self) -> None:
+        self.node.start()
+
+    def pause(self) -> None:
+        self.node.pause()
+
+    def resume(self) -> None:
+        self.node.resume()
+
+    def close(self) -> None:
+        self.store.stop()
+        if self._owns_node:
+            self.node.stop()
+            return
+        with contextlib.suppress(OSError):
+            self.node.remove_vhost(self.vhost)
+
+    def version(self) -> str:
+        return str(self.node.api("GET", "/overview")["rabbitmq_version"])
+
+
+def payload_of(epitaph: bytes) -> bytes:
+    """What an epitaph (JSON with the message in base64) was written for; other bytes are the message itself."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return base64.b64decode(json.loads(epitaph)["payload"])
+    return epitaph

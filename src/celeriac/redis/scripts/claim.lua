@@ -1,0 +1,98 @@
+#!lua flags=allow-oom
+--@include _common.lua
+-- Take up to max messages, in the order of the lists given; what is due among the delayed comes first into its list.
+-- KEYS: owners, held, lease, fence, then per queue: delayed, wake; then the lists
+-- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, per list its place (step.queue)
+-- Answers: ms until the next delayed message is due (or -1), errors, then number of a list and its messages, newest
+-- first, for each list that had some.
+local owner, claim, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local separator, queues = ARGV[6], tonumber(ARGV[7])
+local now = now_ms()
+-- a claim that was given up for lost and comes late after all must not take anything
+if tonumber(claim) <= tonumber(redis.call('GET', KEYS[4]) or 0) then return { -1, {} } end
+-- who claims lives, and must be listed before it holds anything
+redis.call('ZADD', KEYS[1], now + ARGV[5], owner)
+
+local first_list = 4 + 2 * queues
+local errors = {}
+local next_due = -1
+
+-- A delayed message is nonce|step|bytes.
+local function bring_due(queue, delayed, list)
+  local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 500)
+  if due.err then
+    errors[#errors + 1] = delayed .. ': ' .. due.err
+    return
+  end
+  if #due == 0 then return end
+  for _, member in ipairs(due) do
+    local step, start = string.match(member, '^[^|]*|(%d+)|()')
+    local target = (step == '0' or not step) and list or list .. separator .. step
+    local pushed = redis.pcall('LPUSH', target, start and string.sub(member, start) or member)
+    if type(pushed) == 'table' and pushed.err then
+      errors[#errors + 1] = target .. ': ' .. pushed.err
+    else
+      redis.call('ZREM', delayed, member)
+    end
+  end
+end
+
+local place_of_queue = 7 + queues
+local base, wake_of = {}, {}
+for number = first_list + 1, #KEYS do
+  local step, queue = string.match(ARGV[place_of_queue + number - first_list], '^(%d+)%.(.*)$')
+  if step == '0' then base[queue] = KEYS[number] end
+end
+for number = 1, queues do
+  local queue = ARGV[7 + number]
+  wake_of[queue] = KEYS[4 + 2 * number]
+  bring_due(queue, KEYS[3 + 2 * number], base[queue])
+end
+
+local answer = { -1, errors }
+local lease_ends = now + ARGV[4]
+local taken = 0
+for number = first_list + 1, #KEYS do
+  if room == 0 then break end
+  local list = KEYS[number]
+  local items = redis.pcall('LRANGE', list, -room, -1)
+  if items.err then
+    errors[#errors + 1] = list .. ': ' .. items.err
+  elseif #items > 0 then
+    local count = #items
+    local place = ARGV[place_of_queue + number - first_list]
+    local held, leases = {}, {}
+    for back = count, 1, -1 do
+      taken = taken + 1
+      local field = claim .. '.' .. taken .. '.' .. place
+      local at = 2 * (count - back)
+      held[at + 1], held[at + 2] = field, items[back]
+      leases[at + 1], leases[at + 2] = lease_ends, field
+    end
+    many('HSET', KEYS[2], held, 1, 2 * count)
+    many('ZADD', KEYS[3], leases, 1, 2 * count)
+    redis.call('LTRIM', list, 0, -count - 1)
+    room = room - count
+    answer[#answer + 1] = number - first_list - 1
+    answer[#answer + 1] = items
+  end
+end
+
+if taken == 0 then
+  for number = 1, queues do
+    local first = redis.pcall('ZRANGE', KEYS[3 + 2 * number], 0, 0, 'WITHSCORES')
+    if not first.err and #first > 0 then
+      local left = math.max(0, first[2] - now)
+      if next_due < 0 or left < next_due then next_due = left end
+    end
+  end
+  answer[1] = next_due
+elseif room == 0 then
+  -- there may be more, for somebody else
+  for number = first_list + 1, #KEYS do
+    if redis.call('EXISTS', KEYS[number]) == 1 then
+      wake(wake_of[string.match(ARGV[place_of_queue + number - first_list], '^%d+%.(.*)$')])
+    end
+  end
+end
+return answer

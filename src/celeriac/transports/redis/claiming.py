@@ -1,0 +1,149 @@
+"""The receiving lane: takes messages out of their lists into this consumer's hands, and reads them.
+
+Every claim has a number. When the answer to one is lost on its way, what it took stands in the server under that
+number, and is asked for again before anything else is claimed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from celeriac.errors import MessageError
+from celeriac.redis.errors import Fault, LinkBroken, ReplyError, fault_of
+from celeriac.redis.keys import read_field
+from celeriac.redis.scripts import script
+from celeriac.transports.base import Delivery
+from celeriac.transports.redis.keeper import dead_after_ms
+from celeriac.transports.redis.settling import unmarked
+from celeriac.wire.envelope import Envelope, Route
+from celeriac.wire.kombu_json import decode_envelope
+from celeriac.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from celeriac.redis.connect import Argument, Link
+    from celeriac.redis.keys import Keys
+    from celeriac.transports.redis.settling import Receipt
+
+logger = logging.getLogger("celeriac.transports.redis")
+
+_CLAIM, _RESUME = script("claim"), script("resume")
+#: seconds within which the answer to a claim is asked for again
+_HEAL = 1.5
+#: seconds between two complaints about the same key
+_COMPLAIN = 60.0
+
+
+class Claimer:
+    """Claims for one consumer. One thread."""
+
+    def __init__(
+        self, open_link: Callable[[float | None], Link], keys: Keys, owner: str, queues: Sequence[str], strategy: str,
+        lease: float, max_bytes: int,
+    ) -> None:  # fmt: skip
+        self._open_link = open_link
+        self._keys = keys
+        self._owner = owner
+        self._queues = list(queues)
+        self._rotates = strategy == "round_robin"
+        self._limits = Limits(wire_bytes=max_bytes)
+        self._times: tuple[Argument, ...] = (int(lease * 1000), dead_after_ms(lease))
+        self._link: Link | None = None
+        self._number = 0
+        #: the first claim whose answer we do not know
+        self._lost_from: int | None = None
+        self._orders = [self._order(start) for start in range(len(self._queues) if self._rotates else 1)]
+        self._complained: dict[str, float] = {}
+        #: seconds until a delayed message is due, as the last claim that found nothing said
+        self.next_due: float | None = None
+        #: where the last messages came from
+        self.busiest = keys.list_of(self._queues[0])
+
+    def _order(self, start: int) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]:
+        """Keys, arguments and places of the lists, each step of all queues before the next one's."""
+        keys = self._keys
+        queues = self._queues[start:] + self._queues[:start]
+        places = [(queue, step) for step in keys.steps for queue in queues]
+        names = [keys.owners, keys.held(self._owner), keys.lease(self._owner), keys.fence(self._owner)]
+        for queue in queues:
+            names += (keys.delayed(queue), keys.wake(queue))
+        names += [keys.list_of(queue, step) for queue, step in places]
+        arguments = [keys.separator, str(len(queues)), *queues, *(f"{step}.{queue}" for queue, step in places)]
+        return tuple(names), tuple(arguments), places
+
+    # ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, limit: int) -> list[Delivery]:
+        """Up to ``limit`` messages that are there now. Heals a lost answer once; raises ``LinkBroken``."""
+        try:
+            return self._claim(limit, None)
+        except LinkBroken:
+            self.close()
+            return self._claim(limit, time.monotonic() + _HEAL)
+        except ReplyError as error:
+            if fault_of(error) is Fault.STANDBY:
+                self.close()  # somebody else is the master now
+            raise
+
+    def _claim(self, limit: int, deadline: float | None) -> list[Delivery]:
+        if self._link is None:
+            self._link = self._open_link(deadline)
+        if self._lost_from is not None:
+            found = self._resume(self._link, self._lost_from)
+            self._lost_from = None
+            if found:
+                return found
+        self._number += 1
+        number = self._number
+        names, arguments, places = self._orders[number % len(self._orders)]
+        try:
+            answer = _CLAIM.run(self._link, names, (self._owner, number, limit, *self._times, *arguments))
+        except LinkBroken:
+            self._lost_from = number
+            raise
+        due, errors, *lists = answer
+        for error in errors:
+            self._complain(error.decode("utf-8", "replace"))
+        self.next_due = due / 1000 if due >= 0 else None
+        found = []
+        for place, items in zip(lists[::2], lists[1::2], strict=True):
+            queue, step = places[place]
+            self.busiest = self._keys.list_of(queue, step)
+            # the list's right end is its front
+            for payload in reversed(items):
+                found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))
+        return found
+
+    def _resume(self, link: Link, first: int) -> list[Delivery]:
+        owner, keys = self._owner, self._keys
+        names = (keys.held(owner), keys.lease(owner), keys.fence(owner))
+        flat = _RESUME.run(link, names, (first, self._number, self._times[0]))
+        fields = sorted(
+            zip((field.decode() for field in flat[::2]), flat[1::2], strict=True), key=lambda pair: read_field(pair[0])
+        )
+        return [self._delivery(payload, read_field(field).queue, field) for field, payload in fields]
+
+    def _delivery(self, payload: bytes, queue: str, field: str) -> Delivery:
+        receipt: Receipt = (self._owner, field)
+        bare, attempts, returned = unmarked(payload)
+        try:
+            envelope, route = decode_envelope(bare, self._limits)
+        except MessageError as error:
+            unread = Envelope(bare, {}, {})
+            return Delivery(unread, queue, receipt, Route("", queue), attempts, returned, malformed=str(error))
+        redelivered = returned or envelope.headers.get("redelivered") is True
+        return Delivery(envelope, queue, receipt, route, attempts, redelivered)
+
+    def _complain(self, error: str) -> None:
+        now = time.monotonic()
+        if now - self._complained.get(error, float("-inf")) > _COMPLAIN:
+            self._complained = {**dict(list(self._complained.items())[-20:]), error: now}
+            logger.error("the broker cannot read a queue: %s", error)
+
+    def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()

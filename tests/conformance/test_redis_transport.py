@@ -1,0 +1,91 @@
+"""The Redis broker against the suite of all transports, on a real server."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from drivers import Numbers
+
+from celeriac.clock import SYSTEM_CLOCK
+from celeriac.redis.address import address_of
+from celeriac.redis.connect import open_link
+from celeriac.redis.records import Records
+from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
+from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.transports.redis.transport import RedisTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celeriac.wire.result_record import ResultRecord
+
+
+class ShortLeases(Numbers):
+    """Time really passes."""
+
+    broker_lease = 1.5
+    broker_transport_options: ClassVar[dict[str, Any]] = {}
+    broker_use_ssl = False
+    broker_connection_timeout = 4.0
+    broker_pool_limit = 10
+    result_compression = None
+    result_expires = 60.0
+    result_failure_expires = 60.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    try:
+        started = RedisServer()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with started:
+        yield started
+
+
+def redis_driver(url: str, settings: Any, **options: Any) -> TransportDriver:
+    address = address_of(url, setting="broker_url", options=settings.broker_transport_options)
+
+    def read_result(task_id: str) -> ResultRecord | None:
+        records = Records(settings, address.keyprefix)
+        link = open_link(address)
+        try:
+            value = link.call("GET", records.key(task_id))
+        finally:
+            link.close()
+        return None if value is None else records.record(task_id, value)
+
+    return TransportDriver(
+        name="redis", open=lambda: RedisTransport(url, settings, SYSTEM_CLOCK), advance=time.sleep, time=time.time,
+        lease=settings.broker_lease, minute=1.0, max_bytes=settings.broker_max_message_bytes, read_result=read_result,
+    )  # fmt: skip
+
+
+def flushed(url: str) -> str:
+    link = open_link(address_of(url, setting="broker_url", options={}))
+    link.call("FLUSHALL")
+    link.close()
+    return url
+
+
+class TestRedis(TransportSuite):
+    @pytest.fixture
+    def driver(self, server: RedisServer) -> TransportDriver:
+        return redis_driver(flushed(server.url()), ShortLeases)
+
+
+class Prefixed(ShortLeases):
+    """As on a cluster: everything under one hash tag."""
+
+    broker_transport_options: ClassVar[dict[str, Any]] = {"global_keyprefix": "{house}:", "priority_steps": [0, 5]}
+
+
+class TestRedisWithPrefix(TransportSuite):
+    @pytest.fixture
+    def driver(self, server: RedisServer) -> TransportDriver:
+        return redis_driver(flushed(server.url()), Prefixed)
+
+    def test_the_more_urgent_goes_first(self) -> None:  # type: ignore[override]
+        """Two steps here, and the suite asks for four levels."""
