@@ -167,9 +167,12 @@ class Channel:
             self._answer(method, events)
 
     def _answer(self, method: Method, events: list[Event], message: Message | None = None) -> None:
-        if not self._calls or method.name not in self._calls[0].expects:
+        # not always the first: RabbitMQ's channel answers basic.qos itself while its queue has still to answer
+        # a basic.consume that was sent before
+        call = next((call for call in self._calls if method.name in call.expects), None)
+        if call is None:
             raise self._violation(f"{method.name} came unasked")
-        call = self._calls.popleft()
+        self._calls.remove(call)
         call.message = message
         call.reply = method
         if method.name == "basic.cancel-ok":
