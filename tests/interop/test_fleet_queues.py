@@ -68,8 +68,14 @@ def test_both_declare_the_same_on_rabbitmq(place: Callable[..., Place], kind: st
         here.run(side, call("side"))
         declared.append(definitions(here))
     theirs, ours = declared
+    if kind == "quorum":  # Celery's worker sets the ladder up although a direct exchange never uses it
+        theirs = {name: {entry for entry in theirs[name] if "celery_delayed_" not in entry} for name in theirs}
     assert {name: theirs[name] - ours[name] for name in theirs} == {name: set() for name in theirs}
-    assert {name: ours[name] - theirs[name] for name in ours} == {name: set() for name in ours}
+    more = [json.loads(entry) for name in ours for entry in ours[name] - theirs[name]]
+    # where our own delays for the queue come down the ladder: counted bits instead of Celery's "#."
+    assert all(
+        entry["source"] == "celery_delayed_delivery" and entry["routing_key"] == "*." * 28 + "celery" for entry in more
+    )
 
 
 def definitions(place: Place) -> dict[str, set[str]]:
