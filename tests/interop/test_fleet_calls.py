@@ -74,7 +74,7 @@ def test_what_a_call_carries(fleet: Place, direction: Direction, protocol: int) 
     if protocol == 2:
         assert (seen["root_id"], seen["parent_id"]) == (options["task_id"], None)
         assert seen["ignore_result"] is False
-        assert (seen["argsrepr"], seen["kwargsrepr"]) == ("(1,)" if producer == OURS else "[1]", "{'two': 2}")
+        assert (seen["argsrepr"], seen["kwargsrepr"]) == ("[1]", "{'two': 2}")
         assert seen["origin"]
 
 
@@ -116,7 +116,7 @@ def test_expired_tasks_are_revoked(fleet: Place, direction: Direction) -> None:
     ids = fleet.send(producer, call("mark", expires=-1), call("mark", countdown=1.5, expires=0.5), call("mark", expires=60))
     outcomes = fleet.get(producer, ids)
     assert [found["state"] for found in outcomes] == ["REVOKED", "REVOKED", "SUCCESS"]
-    assert outcomes[0]["error"] == "celery.exceptions.TaskRevokedError".replace("celery", producer)
+    assert outcomes[0]["error"] == "celery.exceptions.TaskRevokedError"
     assert [note[1] for note in fleet.notes("mark", *ids)] == [ids[2]]
 
 
@@ -191,9 +191,7 @@ def test_time_limits_are_carried(fleet: Place, direction: Direction) -> None:
         direction[0], call("soft", soft_time_limit=0.5), call("soft", 15.0, time_limit=1.0), timeout=15.0
     )
     assert soft["repr"] == "'told to end'"
-    assert (hard["state"], hard["error"]) == ("FAILURE", "billiard.exceptions.TimeLimitExceeded") or (
-        hard["error"] == "celeriac.exceptions.TimeLimitExceeded"
-    )
+    assert (hard["state"], hard["error"].rpartition(".")[2]) == ("FAILURE", "TimeLimitExceeded")
 
 
 def test_reject_and_ignore(fleet: Place, direction: Direction) -> None:

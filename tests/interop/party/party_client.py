@@ -103,7 +103,9 @@ def outcome(app: Any, task_id: str, timeout: float) -> dict[str, Any]:
     told.update(state=result.state, repr=repr(value), traceback=result.traceback)
     if isinstance(value, BaseException):
         kind = type(value)
-        told.update(error=f"{kind.__module__}.{kind.__qualname__}", error_args=repr(value.args), text=str(value))
+        # our exceptions have Celery's names in a module of our own
+        module = "celery.exceptions" if kind.__module__ == "celeriac.errors" else kind.__module__
+        told.update(error=f"{module}.{kind.__qualname__}", error_args=repr(value.args), text=str(value))
     else:
         told["value"] = as_json(value)
     return told
