@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from conftest import MIXED
 
 if TYPE_CHECKING:
