@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
     "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
-    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken",
-    "Transport", "Verdict",
+    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement", "Subscription",
+    "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -193,6 +193,15 @@ class Keeps(Consumer, Protocol):
     async def close_keeping(self, receipts: Sequence[Receipt]) -> None:
         """As :meth:`Consumer.close`, but these stay held: the next consumer of the same transport renews and settles
         them, and its ``close`` gives back what is left of them."""
+        ...
+
+
+@runtime_checkable
+class Redirects(Consumer, Protocol):
+    """Optional, on a Consumer that can be given other queues while it holds messages."""
+
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        """Receive from these from now on; what is held stays held. False: this one can't, build another."""
         ...
 
 
