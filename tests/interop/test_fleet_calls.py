@@ -111,6 +111,14 @@ def test_countdown_and_eta(fleet: Place, direction: Direction) -> None:
         assert started + 1.3 <= at < started + 4.0
 
 
+def test_a_delayed_task_is_retried(fleet: Place, direction: Direction) -> None:
+    """On RabbitMQ it has come by another address than it was sent to."""
+    producer, _ = direction
+    (found,) = fleet.run(producer, call("flaky", 2, kwargs={"countdown": 1.1}, countdown=1.2))
+    assert found["repr"] == "2"
+    assert [note[2] for note in fleet.notes("try", found["id"])] == [0, 1, 2]
+
+
 def test_expired_tasks_are_revoked(fleet: Place, direction: Direction) -> None:
     producer, _ = direction
     ids = fleet.send(
