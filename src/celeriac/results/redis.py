@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from celeriac.errors import BackendStoreError, ImproperlyConfigured
 from celeriac.redis.address import CONNECT_TIMEOUT, address_of
+from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
 from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.redis.address import Address
     from celeriac.results.base import ResultRecord
+    from celeriac.settings.check import Finding
 
 T = TypeVar("T")
 
@@ -288,6 +290,12 @@ class RedisStore:
     def delete_group(self, group_id: str) -> None:
         with self._writing:
             self._ask("DEL", [self._records.group_key(group_id)])
+
+    # ── the server ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def examine(self) -> Sequence[Finding]:
+        """Whether the server is fit to keep results: see ``redis/checks.py``."""
+        return examine(self.address, "store", self._reading, channel=self._records.key(""))
 
     def close(self) -> None:
         self._links.close()

@@ -29,6 +29,7 @@ from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
 from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
+from celeriac.worker.examination import Examination
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
@@ -191,7 +192,8 @@ class Pipeline:
         settle.on_settled = claims.on_freed = self._go_on
         room = RoomWatch(self._go_on, clock)
         dispatch.on_blocked = self.intake.on_blocked = room.blocked
-        services: list[Service] = [session, self.endings, settle, dispatch, room, self.intake]
+        examination = Examination((transport, parts.outlet, parts.store), self.lane, clock, random)
+        services: list[Service] = [examination, session, self.endings, settle, dispatch, room, self.intake]
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)

@@ -123,7 +123,7 @@ class AmqpConsumer:
             except ConsumerCancelled as error:
                 if feed.is_retired:
                     continue
-                logger.warning("queue %r: %s It is declared and consumed again.", feed.spec.name, error)
+                logger.warning("queue %r: %s It is declared anew.", feed.spec.name, error)
                 self._start(self._heal(feed.spec, feed))
             except ChannelClosed as error:
                 self._lose(feed, error)
