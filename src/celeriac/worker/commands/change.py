@@ -9,6 +9,8 @@ import signal as signals
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Resizable
 from celeriac.ids import is_safe_id
