@@ -5,7 +5,7 @@ Pure composition: functions from settings to parts, no state. Construction of dr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac import plugins
@@ -15,9 +15,10 @@ from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.rules.routing import MissingQueues, Router
 from celeriac.settings.loading import embedded_path
-from celeriac.transports.base import QueueSpec, Transport
+from celeriac.transports.base import Expects, QueueSpec, Transport
 
 if TYPE_CHECKING:
+    from celeriac.client.remote import Channel
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
 
@@ -53,11 +54,14 @@ def embedded_url(app_name: str) -> str:
     return f"sqlite:///{quote(str(embedded_path(app_name)))}"
 
 
-def open_transport(url: str, settings: Settings) -> Transport:
+def open_transport(url: str, settings: Settings, queue_of: Callable[[str], QueueSpec] | None = None) -> Transport:
+    """``queue_of``: how the app declares a queue, for brokers that have to be told before something is sent there."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ImproperlyConfigured(f"broker_url: {url!r} is not a URL such as sqlite:///tasks.sqlite3 or memory://")
     transport: Transport = plugins.load("transport", scheme)(url, settings, SYSTEM_CLOCK)
+    if queue_of is not None and isinstance(transport, Expects):
+        transport.expect(queue_of)
     return transport
 
 
@@ -169,6 +173,22 @@ def routes_are_static(settings: Settings) -> bool:
     """Whether a task's name alone decides where its plain calls go."""
     routes = settings.task_routes
     return not routes or isinstance(routes, Mapping)
+
+
+def control_channel_of(settings: Settings) -> Channel:
+    from celeriac.client.remote import Channel
+    from celeriac.wire.serializers import accept_set
+
+    serializer = settings.task_serializer
+    return Channel(
+        exchange=settings.control_exchange,
+        durable=settings.control_queue_durable,
+        exclusive=settings.control_queue_exclusive,
+        expires=settings.control_queue_expires,
+        ttl=settings.control_queue_ttl,
+        serializer="json" if serializer == "pickle" else serializer,  # workers refuse it in requests
+        accept=accept_set(settings.accept_content),
+    )
 
 
 def policy_of(settings: Settings) -> PublishPolicy:

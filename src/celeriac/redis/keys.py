@@ -18,7 +18,7 @@ Ours, which Celery never reads:
     <prefix>_celeriac.delayed.<queue>              zset     nonce|step|bytes → when it is due (server ms)
     <prefix>_celeriac.wake.<queue>                 list     one token, for some seconds: "there is something"
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
-    <prefix>_celeriac.served                       zset     queues that consumers of ours serve → when they last did
+    <prefix>_celeriac.served.<queue>               zset     consumers of ours → when they count as dead (server ms)
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires
     <prefix>_celeriac.queues                       set      names of declared queues
     <prefix><queue>.dead, <prefix><queue>.quarantine
@@ -64,7 +64,7 @@ class Keys:
         self.steps = steps
         ours = f"{prefix}_celeriac."
         self.owners = f"{ours}owners"
-        self.served = f"{ours}served"
+        self._served = f"{ours}served."
         self.amnesty = f"{ours}amnesty"
         self.queues = f"{ours}queues"
         self._held = f"{ours}held."
@@ -84,14 +84,14 @@ class Keys:
         separator = options.get("sep", _DEFAULT_SEPARATOR)
         if isinstance(separator, bytes):
             separator = separator.decode("latin-1")
-        steps = tuple(sorted({0, *options.get("priority_steps", _DEFAULT_STEPS)}))
+        steps = {0, *options.get("priority_steps", _DEFAULT_STEPS)}
         if not all(isinstance(step, int) and 0 <= step <= _HIGHEST_PRIORITY for step in steps):
             raise ImproperlyConfigured(
                 f"broker_transport_options: priority_steps must be whole numbers from 0 to {_HIGHEST_PRIORITY}"
             )
         if not isinstance(separator, str) or not separator:
             raise ImproperlyConfigured("broker_transport_options: sep must be text, and not empty")
-        return cls(str(options.get("global_keyprefix") or ""), separator, steps)
+        return cls(str(options.get("global_keyprefix") or ""), separator, tuple(sorted(steps)))
 
     # ── Celery's ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,6 +134,9 @@ class Keys:
 
     def peek(self, list_: str) -> str:
         return self._peek + list_
+
+    def served(self, queue: str) -> str:
+        return self._served + queue
 
     def delayed(self, queue: str) -> str:
         return self._delayed + queue

@@ -155,10 +155,12 @@ class Router:
         self._missing = missing
         self._is_static = all(isinstance(asked, PatternRoutes) for asked in self._asked)
         self._remembered: dict[str, Routed] = {}
+        #: queues that callers brought along
+        self._brought: dict[str, QueueSpec] = {}
 
     def queue(self, name: str) -> QueueSpec:
         """The declared queue, or one made on demand. Raises ``QueueNotFound`` where that is switched off."""
-        known = self._queues.get(name)
+        known = self._queues.get(name) or self._brought.get(name)
         if known is not None:
             return known
         missing = self._missing
@@ -214,12 +216,18 @@ class Router:
         options = {key: value for key, value in routed.items() if value is not None}
         options.update(given)
         wanted = options.pop("queue", None)
-        queue = wanted if isinstance(wanted, QueueSpec) else self.queue(wanted or self._default_queue)
+        if isinstance(wanted, QueueSpec):
+            queue = wanted
+            if len(self._brought) < _REMEMBERED:
+                self._brought.setdefault(wanted.name, wanted)
+        else:
+            queue = self.queue(wanted or self._default_queue)
         exchange = options.pop("exchange", None)
         routing_key = options.pop("routing_key", None)
         exchange_type = options.pop("exchange_type", None) or queue.exchange_type
-        if not exchange and not routing_key and exchange_type == "direct":
-            # the broker's own exchange finds the queue by name: no binding has to be in place (wire.md, 7)
+        if exchange_type == "direct" and not (exchange and routing_key):
+            # The broker's own exchange finds the queue by name: no binding has to be in place (wire.md, 7). As in
+            # Celery a direct exchange is used only where a call or route names both it and the key.
             return Routed(Route("", queue.name), queue, options)
         route = Route(
             exchange if exchange is not None else queue.exchange,

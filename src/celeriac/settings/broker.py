@@ -75,6 +75,10 @@ class BrokerSettings(SettingsGroup, title="broker", was="{name}"):
     broker_heartbeat: MaybeSeconds = maybe_seconds(
         120, "Silence after which broker and worker take each other for dead, where the protocol has heartbeats. "
         "None or 0: no heartbeats.",
+        differs=Differs(
+            "120 s", "A broker that hangs is noticed within 25 s, and so is a worker that has vanished.",
+            ours="10 s on RabbitMQ; any other value is obeyed",
+        ),
     )  # fmt: skip
     broker_heartbeat_checkrate: float = setting(3.0, "Checks per heartbeat interval.")
     broker_pool_limit: int | None = setting(

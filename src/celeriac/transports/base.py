@@ -14,15 +14,15 @@ import msgspec
 from celeriac.wire.envelope import Envelope, Outgoing, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
     "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
-    "Counts", "Delivery", "Envelope", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher", "QueueAdmin",
-    "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken", "Transport",
-    "Verdict",
+    "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
+    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement", "Subscription",
+    "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -196,6 +196,15 @@ class Keeps(Consumer, Protocol):
         ...
 
 
+@runtime_checkable
+class Redirects(Consumer, Protocol):
+    """Optional, on a Consumer that can be given other queues while it holds messages."""
+
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        """Receive from these from now on; what is held stays held. False: this one can't, build another."""
+        ...
+
+
 class QueueAdmin(Protocol):
     """Looks after queues. Blocking, thread-safe."""
 
@@ -220,8 +229,8 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The messages of a queue, by what they wait for."""
 
     waiting: int  #: due now
-    delayed: int  #: not before their time
-    held: int  #: claimed by a worker
+    delayed: int | None  #: not before their time; None: the broker does not tell
+    held: int | None  #: claimed by a worker; None: the broker does not tell
     dead: int
     quarantined: int
 
@@ -261,6 +270,28 @@ class Graveyard(Protocol):
 
     def discard(self, chosen: Sequence[Buried]) -> int:
         """Throw them away; how many were still there."""
+        ...
+
+
+class Stranded(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a worker of another product took and did not settle."""
+
+    id: str
+    queue: str
+    task: str  #: "" if that is not known
+    taken_at: float | None  #: seconds since the epoch
+
+
+@runtime_checkable
+class Rescues(Protocol):
+    """Optional, on a QueueAdmin: gives back what workers of Celery left behind when they were replaced by ours."""
+
+    def stranded(self, older_than: float) -> Sequence[Stranded]:
+        """Messages that were taken more than ``older_than`` seconds ago, the oldest first."""
+        ...
+
+    def rescue(self, older_than: float) -> int:
+        """Give them back to the front of their queues; how many."""
         ...
 
 
@@ -328,6 +359,15 @@ class Transport(Protocol):
     def admin(self) -> QueueAdmin: ...
     def broadcast(self) -> Broadcast: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """Optional, on a Transport that declares a queue when something is first sent to it by name."""
+
+    def expect(self, queue_of: Callable[[str], QueueSpec]) -> None:
+        """``queue_of``: a name → its declaration, or ``QueueNotFound`` where none may be made up. No I/O."""
+        ...
 
 
 class Taken(msgspec.Struct, array_like=True, gc=False):

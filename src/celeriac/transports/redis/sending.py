@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from celeriac.transports.base import Outgoing, QueueSpec
     from celeriac.wire.envelope import Route
 
-#: seconds that a binding is believed in; those of direct exchanges change seldom, and more of them do no harm
-_REMEMBERED, _REMEMBERED_DIRECT = 2.0, 60.0
+#: seconds that bindings are believed in
+_REMEMBERED = 5.0
 
 
 class Bindings:
@@ -37,8 +37,7 @@ class Bindings:
     def queues_for(self, route: Route, ask: Callable[[str], set[bytes]]) -> list[str]:
         """Where ``route`` leads. ``ask``: reads a set. Raises ``Unroutable``."""
         known = self._known.get(route.exchange)
-        patience = _REMEMBERED_DIRECT if route.exchange_type == "direct" else _REMEMBERED
-        if known is not None and time.monotonic() - known[0] < patience:
+        if known is not None and time.monotonic() - known[0] < _REMEMBERED:
             found = [Binding(route.exchange_type, key, queue) for key, queue in known[1]]
             if route.exchange_type != "direct" or any(one.routing_key == route.routing_key for one in found):
                 return destinations(route, found)
@@ -86,11 +85,10 @@ class Sends:
             arguments.append(len(payloads))
             arguments += payloads
         arguments.append(len(self.delayed))
-        if self.delayed:
-            names.append(keys.served)
-            for one in self.delayed:
-                names += (keys.delayed(one.queue), keys.wake(one.queue), keys.list_of(one.queue, one.step))
-                arguments += (one.due, f"{nonces.next()}|{one.step}|", one.queue, one.payload)
+        for one in self.delayed:
+            queue = one.queue
+            names += (keys.delayed(queue), keys.wake(queue), keys.list_of(queue, one.step), keys.served(queue))
+            arguments += (one.due, f"{nonces.next()}|{one.step}|", one.payload)
 
 
 class Nonces:

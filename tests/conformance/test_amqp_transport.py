@@ -1,0 +1,78 @@
+"""The RabbitMQ broker against the suite of all transports, on a real server, with a virtual host for every test."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from drivers import Numbers
+
+from celeriac.clock import SYSTEM_CLOCK
+from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
+from celeriac.testing.servers import RabbitServer, ServerMissing
+from celeriac.transports.amqp.transport import AmqpTransport
+from celeriac.transports.base import QueueSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from celeriac.transports.base import Consumer
+
+_numbers = count(1)
+
+
+class RabbitNumbers(Numbers):
+    broker_transport_options: ClassVar[Mapping[str, Any]] = {}
+    broker_use_ssl = False
+    broker_connection_timeout = 4.0
+    broker_publish_timeout = 10.0
+    broker_heartbeat = 10.0
+    broker_login_method = None
+    broker_failover_strategy = None
+    broker_native_delayed_delivery_queue_type = "classic"
+    task_crash_budget = 3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitServer]:
+    try:
+        started = RabbitServer()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with started:
+        yield started
+
+
+@pytest.fixture
+def url(server: RabbitServer) -> Iterator[str]:
+    name = f"conformance-{next(_numbers)}"
+    yield server.add_vhost(name)
+    server.remove_vhost(name)
+
+
+def cut_off(consumer: Consumer) -> None:
+    """As when its machine is gone: no word is said."""
+    connection: Any = consumer
+    connection._connection._transport.abort()
+
+
+def rabbit_driver(url: str, settings: Any, queue_of: Callable[[str], QueueSpec] | None = None) -> TransportDriver:
+    def open_transport() -> AmqpTransport:
+        transport = AmqpTransport(url, settings, SYSTEM_CLOCK)
+        if queue_of is not None:
+            transport.expect(queue_of)
+        return transport
+
+    return TransportDriver(
+        name="amqp", open=open_transport, advance=time.sleep, time=time.time, lease=settings.broker_lease, minute=2.0,
+        max_bytes=settings.broker_max_message_bytes, cut_off=cut_off, counts_lost_holders=False,
+        released_come_first=False, depth_counts_delayed=False, max_priority=10,
+    )  # fmt: skip
+
+
+class TestRabbit(TransportSuite):
+    @pytest.fixture
+    def driver(self, url: str) -> TransportDriver:
+        return rabbit_driver(url, RabbitNumbers)
