@@ -191,7 +191,7 @@ def test_tls_with_a_certificate_of_ones_own(secured: Secured):
         client.config_set("tls-auth-clients", "yes")
         try:
             with (
-                pytest.raises(BackendError),
+                pytest.raises((BackendError, ImproperlyConfigured)),
                 opened(secured.tls_url(ssl_ca_certs=str(secured.authority.path))) as store,
             ):
                 store.read(["x"])
@@ -351,6 +351,12 @@ def test_a_missing_password_is_said():
             pytest.raises(ImproperlyConfigured, match="refuses"),
         ):
             store.write([record("x")])
+        with (
+            opened(f"redis://:wrong@127.0.0.1:{protected.port}/0") as store,
+            pytest.raises(ImproperlyConfigured, match="user name, the password") as caught,
+        ):
+            store.write([record("x")])
+        assert "wrong" not in str(caught.value)
         with opened(f"redis://:secret@127.0.0.1:{protected.port}/0") as store:
             is_used(store)
 
