@@ -111,9 +111,19 @@ def test_countdown_and_eta(fleet: Place, direction: Direction) -> None:
         assert started + 1.3 <= at < started + 4.0
 
 
+def test_a_delayed_task_is_retried(fleet: Place, direction: Direction) -> None:
+    """On RabbitMQ it has come by another address than it was sent to."""
+    producer, _ = direction
+    (found,) = fleet.run(producer, call("flaky", 2, kwargs={"countdown": 1.1}, countdown=1.2))
+    assert found["repr"] == "2"
+    assert [note[2] for note in fleet.notes("try", found["id"])] == [0, 1, 2]
+
+
 def test_expired_tasks_are_revoked(fleet: Place, direction: Direction) -> None:
     producer, _ = direction
-    ids = fleet.send(producer, call("mark", expires=-1), call("mark", countdown=1.5, expires=0.5), call("mark", expires=60))
+    ids = fleet.send(
+        producer, call("mark", expires=-1), call("mark", countdown=1.5, expires=0.5), call("mark", expires=60)
+    )
     outcomes = fleet.get(producer, ids)
     assert [found["state"] for found in outcomes] == ["REVOKED", "REVOKED", "SUCCESS"]
     assert outcomes[0]["error"] == "celery.exceptions.TaskRevokedError"
@@ -167,7 +177,9 @@ def test_an_unknown_task_is_told(fleet: Place, direction: Direction) -> None:
 def test_started_and_states_of_ones_own(fleet: Place, direction: Direction) -> None:
     producer, _ = direction
     flag = fleet.folder / f"go-{time.time_ns()}"
-    tracked, own = fleet.send(producer, call("tracked", str(flag)), call("wait", str(flag), kwargs={"state": "PROGRESS"}))
+    tracked, own = fleet.send(
+        producer, call("tracked", str(flag)), call("wait", str(flag), kwargs={"state": "PROGRESS"})
+    )
     started = fleet.ask(producer, "until", id=tracked, state="STARTED", within=10.0)
     progress = fleet.ask(producer, "until", id=own, state="PROGRESS", within=10.0)
     flag.touch()

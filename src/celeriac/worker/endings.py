@@ -152,7 +152,9 @@ class Endings:
             outcome = "failed"
         if lost.cause == "revoked":
             telemetry.emit(
-                telemetry.TaskRevoked(id=claim.id, name=request.task, expired=False, terminated=lost.started, request=request)
+                telemetry.TaskRevoked(
+                    id=claim.id, name=request.task, expired=False, terminated=lost.started, request=request
+                )
             )
         elif lost.started:
             self.cut += lost.cause == "stopped"

@@ -73,10 +73,10 @@ def plane_of(
     pulse = Pulse(events, pipeline.session, pipeline.claims, plan.heartbeat or 2.0, clock)
     state = WorkerState(
         hostname=plan.hostname, plan=plan, settings=settings, tasks=parts.tasks, facts=pipeline.facts,
-        claims=pipeline.claims, admission=pipeline.admission, pacing=pipeline.pacing, session=pipeline.session, executor=parts.executor,
-        transport=parts.transport, announcer=announcer, events=events, pulse=pulse, lamport=lamport, clock=clock,
-        app_name=show.options.app_name, broker=show.transport, results=show.results, started_at=clock.monotonic(),
-        find_queue=show.find_queue or _bound_to_itself, stop=stop,
+        claims=pipeline.claims, admission=pipeline.admission, pacing=pipeline.pacing, session=pipeline.session,
+        executor=parts.executor, transport=parts.transport, announcer=announcer, events=events, pulse=pulse,
+        lamport=lamport, clock=clock, app_name=show.options.app_name, broker=show.transport, results=show.results,
+        started_at=clock.monotonic(), find_queue=show.find_queue or _bound_to_itself, stop=stop,
     )  # fmt: skip
     control = Control(state, accept_set(settings.accept_content), random) if plan.remote_control else None
     return ControlPlane(announcer, events, None if plan.heartbeat is None else pulse, control)

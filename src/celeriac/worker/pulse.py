@@ -39,9 +39,7 @@ class Pulse:
 
     name = "pulse"
 
-    def __init__(
-        self, events: Events, session: Session, claims: Claims, interval: float, clock: Clock
-    ) -> None:
+    def __init__(self, events: Events, session: Session, claims: Claims, interval: float, clock: Clock) -> None:
         self._events = events
         self._session = session
         self._claims = claims

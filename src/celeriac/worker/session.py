@@ -50,6 +50,7 @@ class Session:
         #: why the consumer is to be replaced; None: nothing is wrong with it
         self._error: BaseException | None = None
         self._changing = asyncio.Lock()
+        self._has_queues = asyncio.Event()
         self.epoch = 0
         self.commits: Commits | None = None
         self.first_contact = asyncio.Event()
@@ -79,6 +80,7 @@ class Session:
         now; the next consumer has them nevertheless."""
         async with self._changing:
             self.queues = tuple(change(self.queues))
+            self._has_queues.set()
             consumer, epoch = self._consumer, self.epoch
             if consumer is None:
                 return
@@ -96,6 +98,9 @@ class Session:
         began = self._clock.monotonic()
         while True:
             if self._consumer is None:
+                while not self.queues:  # all were taken away: there is nothing to consume
+                    self._has_queues.clear()
+                    await self._has_queues.wait()
                 try:
                     await self._open()
                 except OperationalError as error:

@@ -143,7 +143,7 @@ def _declare_endings(app: Any) -> None:
             raise self.retry(exc=ValueError("not yet"), countdown=countdown, max_retries=more.get("max_retries", 20))
         return self.request.retries
 
-    @app.task(name="party.auto", bind=True, autoretry_for=(KeyError,), max_retries=2, default_retry_delay=0)
+    @app.task(name="party.auto", bind=True, autoretry_for=(KeyError,), max_retries=2, default_retry_delay=0.2)
     def auto(self: Any, *args: Any) -> None:
         note("try", self.request.id, self.request.retries)
         raise KeyError("again")

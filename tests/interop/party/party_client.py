@@ -153,6 +153,10 @@ def answer(order: dict[str, Any]) -> Any:
             return app.control.revoke(order["ids"], **order.get("options", {}))
         case "inspect":
             return as_json(getattr(app.control.inspect(timeout=order["within"]), order["what"])())
+        case "ladder":  # how many messages rest on it; the management API would tell seconds later
+            with app.connection_for_read() as connection:
+                names = [f"celery_delayed_{level}" for level in range(28)]
+                return sum(connection.default_channel.queue_declare(name, passive=True)[1] for name in names)
         case "samples":
             return {name: repr(value) for name, value in party_app.SAMPLES.items()}
         case "forget":

@@ -628,8 +628,13 @@ class TransportSuite:
                 assert numbers_of(found) == [1, 3]
                 assert not await consumer.receive(1, 0)
                 await acknowledge(consumer, [held, *found])  # what was held stayed held
+                publish(message(queue + "-b", b"4"))
                 assert await consumer.redirect([])
                 assert not await consumer.receive(1, 0.05)
+                assert await consumer.redirect([QueueSpec(name=queue + "-b")])
+                again = await receive_all(consumer, 1)
+                assert numbers_of(again) == [4]
+                await acknowledge(consumer, again)
 
         run(scenario())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import signal as signals
@@ -152,6 +153,8 @@ def rate_limit(state: WorkerState, task_name: str, rate_limit: Any, **_: Any) ->
         return nok(f"Invalid rate limit string: {error!r}")
     if not state.plan.rate_limits:
         return nok("rate limits are off here (worker_disable_rate_limits)")
+    with contextlib.suppress(AttributeError):
+        state.tasks[task_name].rate_limit = rate_limit or None  # type: ignore[attr-defined]  # ``registered`` shows it
     if not rate_limit:
         logger.info("rate limits disabled for tasks of type %s", task_name)
         return ok("rate limit disabled successfully")
