@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 --@include _common.lua
+--@include _due.lua
 -- Take up to max messages, in the order of the lists given; what is due among the delayed comes first into its list.
 -- KEYS: owners, held, lease, fence, then per queue: delayed, wake; then the lists
 -- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, per list its place (step.queue)
@@ -21,26 +22,6 @@ local first_list = 4 + 2 * queues
 local errors = {}
 local next_due = -1
 
--- A delayed message is nonce|step|bytes.
-local function bring_due(queue, delayed, list)
-  local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 500)
-  if due.err then
-    errors[#errors + 1] = delayed .. ': ' .. due.err
-    return
-  end
-  if #due == 0 then return end
-  for _, member in ipairs(due) do
-    local step, start = string.match(member, '^[^|]*|(%d+)|()')
-    local target = (step == '0' or not step) and list or list .. separator .. step
-    local pushed = redis.pcall('LPUSH', target, start and string.sub(member, start) or member)
-    if type(pushed) == 'table' and pushed.err then
-      errors[#errors + 1] = target .. ': ' .. pushed.err
-    else
-      redis.call('ZREM', delayed, member)
-    end
-  end
-end
-
 local place_of_queue = 7 + queues
 local base, wake_of = {}, {}
 for number = first_list + 1, #KEYS do
@@ -50,7 +31,7 @@ end
 for number = 1, queues do
   local queue = ARGV[7 + number]
   wake_of[queue] = KEYS[4 + 2 * number]
-  bring_due(queue, KEYS[3 + 2 * number], base[queue])
+  bring_due(KEYS[3 + 2 * number], base[queue], separator, now, errors)
 end
 
 local answer = { -1, errors }
