@@ -10,5 +10,6 @@ from _socket import socket as NativeSocket  # noqa: N812 - a class
 from _socket import socketpair
 from _thread import allocate_lock, get_ident, start_new_thread
 from select import poll
+from time import sleep
 
-__all__ = ["NativeSocket", "allocate_lock", "get_ident", "poll", "socketpair", "start_new_thread"]
+__all__ = ["NativeSocket", "allocate_lock", "get_ident", "poll", "sleep", "socketpair", "start_new_thread"]
