@@ -13,7 +13,7 @@ from celeriac.transports.amqp.errors import NOT_FOUND
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from celeriac.amqp.blocking import BlockingChannel
+    from celeriac.amqp.blocking_channel import BlockingChannel
     from celeriac.amqp.messages import Fate, Publication
     from celeriac.transports.amqp.link import Line
 

@@ -16,7 +16,7 @@ from celeriac.transports.amqp.errors import NOT_FOUND, operational
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from celeriac.amqp.blocking import BlockingChannel
+    from celeriac.amqp.blocking_channel import BlockingChannel
     from celeriac.amqp.messages import Message
     from celeriac.transports.amqp.link import Link
     from celeriac.transports.amqp.publisher import AmqpPublisher

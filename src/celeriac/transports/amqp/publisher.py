@@ -18,7 +18,7 @@ from celeriac.transports.amqp.topology import Topology
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from celeriac.amqp.blocking import BlockingChannel
+    from celeriac.amqp.blocking_channel import BlockingChannel
     from celeriac.clock import Clock
     from celeriac.transports.amqp.link import Line, Link
     from celeriac.transports.amqp.topology import Specs
