@@ -373,7 +373,8 @@ class Links:
 
     def take(self, deadline: float | None = None) -> Link:
         """A link that is yours until you :meth:`give_back`."""
-        if self._pid != os.getpid():  # what is idle belongs to the parent
+        if self._pid != os.getpid():  # what is idle belongs to the parent, and goes on in it
+            self.close()
             self._reset()
         if self._free is not None:
             left = self.address.answer_timeout if deadline is None else max(0.0, deadline - time.monotonic())

@@ -208,7 +208,9 @@ class RedisStore:
         only a server that stays away is an error.
         """
         ends = time.monotonic() + wait
-        if self._pid != os.getpid():  # the lines are the parent's
+        if self._pid != os.getpid():  # the lines are the parent's, and go on in it
+            for line in self._idle:
+                line.close()
             self._reset()
         if not ids:
             self._rest()
