@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from celeriac.redis.address import Address
 
 pytestmark = pytest.mark.system
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis-connections.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis.md"
 #: seconds within which what cannot work must be said
 DEADLINE = 8.0
 
