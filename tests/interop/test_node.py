@@ -64,7 +64,7 @@ def test_celery_node(node_fleet: Place, protocol: int) -> None:
     outcomes = run(
         node_fleet, "celery-node", call("add", 2, 3, protocol=protocol),
         call("echo", [1, {"ü": None}], kwargs={"k": "v"}, protocol=protocol), call("boom", "value", protocol=protocol),
-        call("flaky", 2, protocol=protocol), call("request", 1, protocol=protocol),
+        call("flaky", 2, kwargs={"countdown": 0.1}, protocol=protocol), call("request", 1, protocol=protocol),
         *[call("mark", n, protocol=protocol) for n in range(20)],
     )  # fmt: skip
     assert outcomes[0]["value"] == 5
@@ -98,7 +98,9 @@ def test_many_of_celery_ts_at_once(node_fleet: Place, broker: str) -> None:
     """On Redis all of them have the same delivery tag."""
     outcomes = run(node_fleet, "celery-ts", *[call("mark", n) for n in range(100)])
     assert [found.get("value") for found in outcomes] == list(range(100))
-    assert sorted(note[2] for note in node_fleet.notes("mark", *[found["id"] for found in outcomes])) == list(range(100))
+    assert sorted(note[2] for note in node_fleet.notes("mark", *[found["id"] for found in outcomes])) == list(
+        range(100)
+    )
 
 
 @pytest.mark.parametrize("side", [OURS, CELERY])
@@ -109,5 +111,10 @@ def test_results_come_back_over_amqp(place: Callable[..., Place], side: str) -> 
         pytest.skip("celeriac.results.rpc does not exist yet: replies to Node are NOT tested")
     here = place("rabbitmq", side, result_backend="rpc://")
     here.worker(side)
-    outcomes = run(here, "celery-ts", *[call("add", n, n) for n in range(20)], backend=here.settings["broker_url"].replace("amqp:", "rpc:"))
+    outcomes = run(
+        here,
+        "celery-ts",
+        *[call("add", n, n) for n in range(20)],
+        backend=here.settings["broker_url"].replace("amqp:", "rpc:"),
+    )
     assert [found.get("value") for found in outcomes] == [2 * n for n in range(20)]
