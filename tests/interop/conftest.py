@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,35 +10,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fleet import CELERY, CELERY_PYTHON, OURS, Place, Servers, missing
+from fleet import DIRECTIONS, MIXED, Place, Servers, require
 
 from celeriac.testing.servers import ServerMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
-DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
-if os.environ.get("INTEROP_PARTIES") == CELERY:
-    DIRECTIONS = [(CELERY, CELERY)]
-#: the parties of a fleet of two workers
-MIXED = DIRECTIONS[0]
-
-
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     made = Servers(tmp_path_factory.mktemp("fleets"))
     yield made
     made.end()
-
-
-def require(broker: str, *sides: str) -> None:
-    """Skip, loudly, what this machine or this state of the project cannot do."""
-    if not CELERY_PYTHON:
-        pytest.skip("CELERIAC_INTEROP_PYTHON is not set: a fleet of Celery and celeriac is NOT tested")
-    reason = missing(broker) if OURS in sides else None
-    if reason:
-        pytest.skip(reason)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -31,6 +31,14 @@ CELERY, OURS = "celery", "celeriac"
 #: seconds for whatever ought to happen at once
 SOON = 20.0
 
+#: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
+DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
+if os.environ.get("INTEROP_PARTIES") == CELERY:
+    DIRECTIONS = [(CELERY, CELERY)]
+#: the parties of a fleet of two workers
+MIXED = DIRECTIONS[0]
+
+
 _DRIVERS = {"redis": "celeriac.transports.redis.transport", "rabbitmq": "celeriac.transports.amqp.transport"}
 
 
@@ -48,6 +56,15 @@ def missing(broker: str) -> str | None:
         if not is_there(module):
             return f"{module} does not exist yet: the fleets are NOT tested together on {broker}"
     return None
+
+
+def require(broker: str, *sides: str) -> None:
+    """Skip, loudly, what this machine or this state of the project cannot do."""
+    if not CELERY_PYTHON:
+        pytest.skip("CELERIAC_INTEROP_PYTHON is not set: a fleet of Celery and celeriac is NOT tested")
+    reason = missing(broker) if OURS in sides else None
+    if reason:
+        pytest.skip(reason)
 
 
 class Process:

@@ -7,8 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import MIXED
-from fleet import CELERY
+from fleet import CELERY, MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from conftest import MIXED
-from fleet import CELERY, FLEET_SETTINGS
+from fleet import CELERY, FLEET_SETTINGS, MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import require
-from fleet import CELERY, OURS, is_there
+from fleet import CELERY, OURS, is_there, require
 
 from celeriac.testing.servers import ServerMissing
 
