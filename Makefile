@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
+MEASURED := $(VENV)/.ready-bench
 INTEROP := .venv-celery
 NODE := tests/interop/node
 PEERS := .venv-peers
+OLD_PEERS := .venv-peers-redis5
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -49,11 +51,18 @@ check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, s
 fix: $(DEV) ## repair formatting and what lint can repair
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(RUN) $(PEERS)/.ready ## measure celeriac beside Celery and Huey (BENCH_ARGS='--own --scale 0.1' for a short look)
+bench: $(MEASURED) $(PEERS)/.ready $(OLD_PEERS)/.ready ## measure celeriac beside its peers (BENCH_ARGS='--own --only redis.drain --scale 0.1 --runs 1' for a short look)
+	@tools/servers.sh
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+$(MEASURED): $(RUN)
+	@tools/setup.sh $(VENV) "$(PYTHON)" '.[redis]' && touch $@
 
 $(PEERS)/.ready: tools/setup.sh requirements/peers.txt
 	@tools/setup.sh $(PEERS) "$(PYTHON)" -r requirements/peers.txt && touch $@
+
+$(OLD_PEERS)/.ready: tools/setup.sh requirements/peers-redis5.txt
+	@tools/setup.sh $(OLD_PEERS) "$(PYTHON)" -r requirements/peers-redis5.txt && touch $@
 
 sizes: ## the ten largest files, functions and classes: would two people change these for different reasons?
 	@$(PYTHON) tools/sizes.py src/celeriac
@@ -73,4 +82,5 @@ $(NODE)/node_modules/.ready: $(NODE)/package-lock.json
 	@echo 'interop-node: installing the pinned packages of $(NODE)'; cd $(NODE) && npm ci --silent && touch node_modules/.ready
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(INTEROP) $(PEERS) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) $(OLD_PEERS) $(NODE)/node_modules \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -236,6 +236,7 @@ class Lab:
     def finish(self, producers: Iterable[Helper]) -> None:
         for producer in producers:
             status = producer.wait(self.left())
+            self.left()
             if status != 0:
                 raise RuntimeError(f"{producer.name} ended with {status}:\n{producer.words()[-2000:]}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from celeriac.testing.servers import RabbitServer, ServerMissing
+from scorecard.experiments.catalogue import judge
 from scorecard.lab import Lab, OutOfTime
 from scorecard.sites import RabbitSite, RedisSite, SqliteSite, Unsupported
 
@@ -103,6 +104,7 @@ class Runner:
                 verdict: Verdict = "pass" if lab.findings.ok else "fail"
             except OutOfTime:
                 verdict, reason = "fail", f"not done within {deadline:g} s"
+                judge(lab, stored=False)
             except Unsupported:
                 raise
             except Exception:
@@ -113,6 +115,7 @@ class Runner:
                 **facts,
             )  # fmt: skip
         finally:
+            site.keep_logs(folder)
             if lab is not None:
                 lab.close()
             else:

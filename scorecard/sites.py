@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -45,6 +46,10 @@ class Site(Protocol):
     def start(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the server said, for who looks into a failure."""
+        ...
+
     def close(self) -> None: ...
     def version(self) -> str: ...
 
@@ -91,12 +96,15 @@ class SqliteSite:
         if not path.exists():
             return []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
-            return [bytes(row[0]) for row in connection.execute("select meta || body from buried")]
+            return [bytes(meta) + bytes(body) for meta, body in connection.execute("select meta, body from buried")]
 
     def kill(self) -> None:
         raise Unsupported("a file can't be killed")
 
     start = pause = resume = kill
+
+    def keep_logs(self, folder: Path) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -154,6 +162,9 @@ class RedisSite:
 
     def resume(self) -> None:
         self.server.resume()
+
+    def keep_logs(self, folder: Path) -> None:
+        shutil.copy(self.server.log, folder / "redis.log")
 
     def close(self) -> None:
         self.server.stop()
@@ -221,6 +232,10 @@ class RabbitSite:
 
     def resume(self) -> None:
         self.node.resume()
+
+    def keep_logs(self, folder: Path) -> None:
+        for log in self.node.folder.glob("*.log"):
+            shutil.copy(log, folder / f"rabbitmq-{log.name}")
 
     def close(self) -> None:
         self.store.stop()

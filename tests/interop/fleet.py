@@ -6,7 +6,6 @@ A :class:`Place` is a virtual host or a database with everybody in it; ``conftes
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import os
@@ -39,32 +38,10 @@ if os.environ.get("INTEROP_PARTIES") == CELERY:
 MIXED = DIRECTIONS[0]
 
 
-_DRIVERS = {"redis": "celeriac.transports.redis.transport", "rabbitmq": "celeriac.transports.amqp.transport"}
-
-
-def is_there(module: str) -> bool:
-    """Whether a module of ours exists (its vendor's library may still be missing)."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def missing(broker: str) -> str | None:
-    """Why celeriac cannot be a party on ``broker``; None if it can."""
-    for module in (_DRIVERS[broker], "celeriac.results.redis"):
-        if not is_there(module):
-            return f"{module} does not exist yet: the fleets are NOT tested together on {broker}"
-    return None
-
-
-def require(broker: str, *sides: str) -> None:
-    """Skip, loudly, what this machine or this state of the project cannot do."""
+def require_celery() -> None:
+    """Skip, loudly, where the other party is missing."""
     if not CELERY_PYTHON:
         pytest.skip("CELERIAC_INTEROP_PYTHON is not set: a fleet of Celery and celeriac is NOT tested")
-    reason = missing(broker) if OURS in sides else None
-    if reason:
-        pytest.skip(reason)
 
 
 class Process:

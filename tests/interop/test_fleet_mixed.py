@@ -78,7 +78,7 @@ def test_delayed_tasks_run_once_each(both: Place) -> None:
 def test_a_worker_that_ends_leaves_the_rest_to_the_other(place: Callable[..., Place], broker: str, leaver: str) -> None:
     """What it had taken and not begun goes back, in both parties' ways."""
     stayer = MIXED[leaver == MIXED[0]]
-    here = place(broker, *MIXED)
+    here = place(broker)
     worker = here.worker(leaver)
     flag = here.folder / "go"
     first = here.send(leaver, call("wait", str(flag)), call("wait", str(flag)))
@@ -106,7 +106,7 @@ def test_a_worker_that_ends_leaves_the_rest_to_the_other(place: Callable[..., Pl
 def test_a_killed_worker_loses_nothing(place: Callable[..., Place], broker: str, victim: str) -> None:
     """On RabbitMQ whoever is there takes over; on Redis the next worker of the same party gives the task back."""
     other = MIXED[victim == MIXED[0]]
-    here = place(broker, *MIXED, **FAST_RECOVERY)
+    here = place(broker, **FAST_RECOVERY)
     doomed = here.worker(victim)
     (task_id,) = here.send(other, call("hang", str(here.folder / "begun")))
     here.until(lambda: here.notes("start", task_id))
@@ -126,7 +126,7 @@ def test_a_killed_worker_loses_nothing(place: Callable[..., Place], broker: str,
 
 def test_a_whole_worker_killed_under_load(place: Callable[..., Place], broker: str) -> None:
     """Every task of late acknowledgement ends; only those that ran at the kill may have run twice."""
-    here = place(broker, *MIXED, **FAST_RECOVERY, task_acks_late=True, task_reject_on_worker_lost=True)
+    here = place(broker, **FAST_RECOVERY, task_acks_late=True, task_reject_on_worker_lost=True)
     workers: list[Process] = [here.worker(side, wait=False) for side in MIXED]
     for worker in workers:
         worker.wait_for(" ready")

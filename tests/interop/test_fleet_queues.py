@@ -45,7 +45,7 @@ def test_both_declare_the_same_on_rabbitmq(place: Callable[..., Place], kind: st
     """In either order: what is there after only one party was there, and that the other one can do with it."""
     declared: dict[str, dict[str, set[str]]] = {}
     for order in ORDERS:
-        here = place("rabbitmq", *order, **KINDS[kind])
+        here = place("rabbitmq", **KINDS[kind])
         for side in order:  # the producer first, then the worker: both declare
             (task_id,) = here.send(side, call("side"))
             here.worker(side)
@@ -87,7 +87,7 @@ def test_both_bind_the_same_on_redis(place: Callable[..., Place], kind: str) -> 
     """Celery reads its bindings from the database: a queue that celeriac has declared must be in them."""
     bound: dict[str, dict[str, list[bytes]]] = {}
     for order in ORDERS:
-        here = place("redis", *order, **KINDS[kind])
+        here = place("redis", **KINDS[kind])
         for side in order:
             (task_id,) = here.send(side, call("side"))
             here.worker(side)
@@ -140,7 +140,7 @@ def test_task_routes(fleet: Place, direction: Direction) -> None:
 def test_priorities(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     """Both parties have sent, one of them consumes: Redis takes the lower number first, RabbitMQ the higher one."""
     producer, consumer = direction
-    here = place(broker, *direction, task_queue_max_priority=9)
+    here = place(broker, task_queue_max_priority=9)
     given = [1, 9, 5, 3, 0, 7]
     ids = [id_ for n in given for side in direction for id_ in here.send(side, call("mark", n, priority=n))]
     here.worker(consumer, "-c", "1", "--prefetch-multiplier", "1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import OURS, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,7 @@ def test_results_of_every_kind(
     place: Callable[..., Place], direction: Direction, serializer: str, sample: str, more: dict[str, Any]
 ) -> None:
     producer, consumer = direction
-    here = place("redis", *direction, result_serializer=serializer, **more)
+    here = place("redis", result_serializer=serializer, **more)
     here.worker(consumer)
     ids = here.send(
         producer, call("sample", sample), call("boom", "custom"), call("echo", 1, kwargs={"k": "v"}),
@@ -59,14 +58,13 @@ def test_results_of_every_kind(
 
 def test_results_as_replies(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     """``rpc://``: only the process that sent the task can read its result."""
-    if OURS in direction and not is_there("celeriac.results.rpc"):
-        pytest.skip("celeriac.results.rpc does not exist yet: replies are NOT tested between the parties")
     producer, consumer = direction
-    here = place(broker, *direction, result_backend="rpc://")
+    here = place(broker, result_backend="rpc://")
     here.worker(consumer)
     outcomes = here.run(
         producer, call("add", 2, 3), call("boom", "custom"), {"task": "party.echo", "sample": "extended"},
-        call("flaky", 2, kwargs={"countdown": 0.1}), call("mark", "later", countdown=0.5), *[call("add", n) for n in range(50)],
+        call("flaky", 2, kwargs={"countdown": 0.1}), call("mark", "later", countdown=0.5),
+        *[call("add", n) for n in range(50)],
     )  # fmt: skip
     assert outcomes[0]["repr"] == "5"
     assert (outcomes[1]["state"], outcomes[1]["error"]) == ("FAILURE", "party_app.Custom")

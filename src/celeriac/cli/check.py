@@ -12,6 +12,7 @@ from celeriac.cli.output import as_json, say, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celeriac.app.celery import Celeriac
     from celeriac.settings.check import Difference, Finding
 
 EX_FINDINGS = 1
@@ -21,7 +22,7 @@ EX_FINDINGS = 1
 @click.option("--json", "wants_json", is_flag=True)
 @pass_invocation
 def check(invocation: Invocation, wants_json: bool) -> None:
-    """Look for mistakes and dangers in the app's settings.
+    """Look for mistakes and dangers in the app's settings, and in those of the servers it uses.
 
     Exit status 1 when there is an error among the findings, 0 otherwise.
     """
@@ -29,6 +30,8 @@ def check(invocation: Invocation, wants_json: bool) -> None:
 
     app = invocation.app()
     found = check_configuration(app.conf)
+    if not any(finding.level == "error" for finding in found):
+        found = [*found, *server_findings(app)]
     differs = [one for one in differences() if not app.conf.value_set_for(one.name)]
     failed = any(finding.level == "error" for finding in found)
     if wants_json:
@@ -37,6 +40,24 @@ def check(invocation: Invocation, wants_json: bool) -> None:
         _show(invocation, found, differs)
     if failed:
         raise click.exceptions.Exit(EX_FINDINGS)
+
+
+def server_findings(app: Celeriac) -> list[Finding]:
+    """What broker and result store say of their servers; a server that is away is a warning, not a mistake."""
+    from celeriac.errors import ImproperlyConfigured
+    from celeriac.settings.check import Examines, Finding
+
+    found: list[Finding] = []
+    for setting, part in (("broker_url", "transport"), ("result_backend", "store")):
+        try:
+            examined = getattr(app, part)
+            if isinstance(examined, Examines):
+                found.extend(one for one in examined.examine() if one not in found)
+        except ImproperlyConfigured as error:
+            found.append(Finding("error", setting, str(error)))
+        except Exception as error:  # whatever a driver meets: the rest is worth knowing all the same
+            found.append(Finding("warning", setting, f"The server was not looked at. {error}"))
+    return found
 
 
 def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[Difference]) -> None:

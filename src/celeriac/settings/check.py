@@ -3,8 +3,8 @@
 Owns findings and everything about names; the rules about values are in ``check_rules.py``.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.settings import Settings
@@ -25,6 +25,18 @@ class Finding(NamedTuple):
     level: Level
     setting: str
     text: str
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """Optional, on brokers and result stores: looks whether the server is fit for its use."""
+
+    def examine(self) -> Sequence[Finding]:
+        """Blocking, some seconds at most. An ``error`` among the findings: it must not be used this way.
+
+        Raises what the driver raises when the server cannot be reached.
+        """
+        ...
 
 
 class Difference(NamedTuple):

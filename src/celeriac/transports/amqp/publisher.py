@@ -246,6 +246,8 @@ class _Attempt:
             # a channel dies of the first bad message: if there was only one, that is certain
             if len([kind for kind in kinds if kind != "unsent"]) == 1:
                 where = self._publications[kinds.index("unknown")]
+                if where.exchange == delays.ENTRANCE:  # it was there: the next attempt declares it anew
+                    return PublishUnknown(f"Somebody has deleted the exchanges that keep delayed messages: {error}")
                 if error.code == NOT_FOUND:
                     return Unroutable(f"There is no exchange {where.exchange!r}: {error}")
                 return PublishRejected(f"RabbitMQ refused the message: {error}")
