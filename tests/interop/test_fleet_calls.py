@@ -83,25 +83,25 @@ def test_shadow(fleet: Place, direction: Direction) -> None:
     assert found["value"]["shadow"] == "another.name"
 
 
-@pytest.mark.parametrize("protocol", [1, 2])
-def test_time_is_kept(fleet: Place, direction: Direction, protocol: int) -> None:
+def test_time_is_kept(fleet: Place, direction: Direction) -> None:
     """Delays, expiry, and retries of a task that was delayed: on RabbitMQ it comes by another address than it had."""
     producer, _ = direction
-    settings = {"task_protocol": protocol}
+    calls = [
+        call("mark", countdown=1.3), call("mark", eta_in=1.3), call("mark", countdown=-100), call("mark", expires=60),
+        call("flaky", 1, kwargs={"countdown": 0.2}, countdown=1.2), call("mark", expires=-1),
+        call("mark", countdown=1.3, expires=0.5),
+    ]  # fmt: skip
     began = time.time()
-    ids = fleet.send(
-        producer, call("mark", countdown=1.3), call("mark", eta_in=1.3), call("mark", countdown=-100),
-        call("mark", expires=60), call("flaky", 1, kwargs={"countdown": 0.2}, countdown=1.2), call("mark", expires=-1),
-        call("mark", countdown=1.3, expires=0.5), **settings,
-    )  # fmt: skip
-    outcomes = fleet.get(producer, ids, **settings)
-    assert [found["state"] for found in outcomes] == ["SUCCESS"] * 5 + ["REVOKED"] * 2
-    assert [found["error"] for found in outcomes[5:]] == ["celery.exceptions.TaskRevokedError"] * 2
-    for task_id in ids[:2]:
-        ((*_, at),) = fleet.notes("mark", task_id)
-        assert began + 1.3 <= at < began + 5.0
-    assert [note[2] for note in fleet.notes("try", ids[4])] == [0, 1]
-    assert {note[1] for note in fleet.notes("mark", *ids)} == set(ids[:4])
+    sent = [fleet.send(producer, *calls, task_protocol=protocol) for protocol in (1, 2)]
+    for ids in sent:
+        outcomes = fleet.get(producer, ids)
+        assert [found["state"] for found in outcomes] == ["SUCCESS"] * 5 + ["REVOKED"] * 2
+        assert [found["error"] for found in outcomes[5:]] == ["celery.exceptions.TaskRevokedError"] * 2
+        for task_id in ids[:2]:
+            ((*_, at),) = fleet.notes("mark", task_id)
+            assert began + 1.3 <= at < began + 5.0
+        assert [note[2] for note in fleet.notes("try", ids[4])] == [0, 1]
+        assert {note[1] for note in fleet.notes("mark", *ids)} == set(ids[:4])
 
 
 def test_ignored_results(fleet: Place, direction: Direction) -> None:
