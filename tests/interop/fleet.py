@@ -200,6 +200,15 @@ class Place:
             made.wait_for(" ready", 30.0)
         return made
 
+    def celeriac(self, *words: str) -> str:
+        """A command of ours; what it printed."""
+        done = subprocess.run(
+            [python_of(OURS), "-m", "celeriac", "-A", "party_app", *words], cwd=PARTY, capture_output=True, text=True,
+            env=environment(OURS, self.settings, self.journal), timeout=SOON, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, side: str, do: str, settings: dict[str, Any] | None = None, **order: Any) -> Any:
