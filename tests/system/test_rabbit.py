@@ -14,26 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celeriac.testing.servers import RabbitServer, ServerMissing
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.system.conftest import House
+
+    from celeriac.testing.servers import RabbitServer
 
 pytestmark = pytest.mark.system
 
 _numbers = count(1)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
-    try:
-        started = RabbitServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+@pytest.fixture
+def server(rabbit_server: RabbitServer) -> RabbitServer:
+    return rabbit_server
 
 
 class Warren:

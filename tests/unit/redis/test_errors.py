@@ -52,6 +52,8 @@ REPLIES = [
     (ReplyError("ERR AUTH <password> called without any password configured for the default user"), Fault.REFUSED),
     (ReplyError("ERR DB index is out of range"), Fault.MISPLACED),
     (ReplyError("ERR SELECT is not allowed in cluster mode"), Fault.MISPLACED),
+    (ReplyError("ERR Error running script (call to f_1): @user_script:9: -READONLY You can't write"), Fault.STANDBY),
+    (ReplyError("ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed"), Fault.FULL),
     (ReplyError("ERR unknown command 'x'"), Fault.OTHER),
     (ReplyError("WRONGTYPE Operation against a key"), Fault.OTHER),
     # what redis-py makes of replies while it logs in: without the code
