@@ -48,6 +48,8 @@ class AmqpPublisher:
         self._max_bytes = settings.broker_max_message_bytes
         self._confirms = settings.broker_transport_options.get("confirm_publish") is not False
         self._ladder_type = settings.broker_native_delayed_delivery_queue_type
+        if not self._confirms:
+            link.close_at_exit()
 
     def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
         publications: list[Publication] = []
