@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 --@include _common.lua
+--@include _alive.lua
 --@include _give_back.lua
 -- What every consumer does every few seconds: report that it lives, and give back what others died with or did not
 -- renew. KEYS: owners, amnesty, peek, and served of each queue. ARGV: prefix, separator, dead ms, room, owners that
@@ -8,16 +9,8 @@
 local prefix, separator, dead_ms, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 
--- If those who report now seem dead and so does everybody else, it was the server that was away: it restarted, or a
--- replica took over. Then all get the time to come back.
-local newest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
-for number = 5, #ARGV do
-  local ends = redis.call('ZSCORE', KEYS[1], ARGV[number])
-  if ends and tonumber(ends) < now and tonumber(newest) < now then
-    redis.call('SET', KEYS[2], '1', 'PX', dead_ms)
-  end
-end
-for number = 5, #ARGV do redis.call('ZADD', KEYS[1], now + dead_ms, ARGV[number]) end
+local last = last_end(KEYS[1])
+for number = 5, #ARGV do report(KEYS[1], KEYS[2], ARGV[number], now, dead_ms, last) end
 for number = 4, #KEYS do
   redis.call('ZADD', KEYS[number], now + dead_ms, ARGV[5])
   redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', now)

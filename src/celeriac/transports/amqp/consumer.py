@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed, ConsumerCancelled
 from celeriac.errors import BrokerUnavailable, OperationalError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from celeriac.transports.amqp.addresses import Addresses
     from celeriac.transports.amqp.feed import Receipt
     from celeriac.transports.amqp.settling import Copies
+    from celeriac.transports.amqp.transport import AmqpSettings
     from celeriac.transports.base import Delivery, QueueAdmin, QueueSpec, Settlement, Verdict
 
 logger = logging.getLogger("celeriac.transports.amqp")
@@ -42,16 +43,10 @@ _LOOK = 1.0
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0
 
 
-class ConsumerSettings(Protocol):
-    broker_connection_timeout: float
-    broker_publish_timeout: float
-    task_crash_budget: int
-
-
 class AmqpConsumer:
     def __init__(
         self, addresses: Addresses, queues: Sequence[QueueSpec], owner: str, admin: QueueAdmin, copies: Copies,
-        settings: ConsumerSettings, clock: Clock,
+        settings: AmqpSettings, clock: Clock,
     ) -> None:  # fmt: skip
         self._addresses = addresses
         self._specs = {spec.name: spec for spec in queues}

@@ -21,7 +21,8 @@ from celeriac.transports.amqp.errors import operational
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celeriac.amqp.blocking import BlockingChannel, BlockingConnection
+    from celeriac.amqp.blocking import BlockingConnection
+    from celeriac.amqp.blocking_channel import BlockingChannel
     from celeriac.transports.amqp.addresses import Addresses
 
 #: seconds without use after which a word of good-bye may have come

@@ -23,7 +23,7 @@ from celeriac.transports.amqp.topology import Topology
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from celeriac.amqp.blocking import BlockingChannel
+    from celeriac.amqp.blocking_channel import BlockingChannel
     from celeriac.amqp.messages import Fate
     from celeriac.clock import Clock
     from celeriac.transports.amqp.link import Line, Link

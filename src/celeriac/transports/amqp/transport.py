@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from celeriac.transports.amqp.addresses import Addresses, ConnectionSettings
 from celeriac.transports.amqp.admin import AmqpAdmin
 from celeriac.transports.amqp.broadcast import AmqpBroadcast
-from celeriac.transports.amqp.consumer import AmqpConsumer, ConsumerSettings
 from celeriac.transports.amqp.delays import MAX_DELAY
 from celeriac.transports.amqp.link import Link
 from celeriac.transports.amqp.publisher import AmqpPublisher, PublisherSettings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from celeriac.clock import Clock
+    from celeriac.transports.amqp.consumer import AmqpConsumer
     from celeriac.transports.base import QueueSpec
 
 
@@ -60,6 +60,8 @@ class AmqpTransport:
         return AmqpPublisher(self._publishing, self._specs, self._settings, self._clock)
 
     def consumer(self, queues: Sequence[QueueSpec], owner: str) -> AmqpConsumer:
+        from celeriac.transports.amqp.consumer import AmqpConsumer  # asyncio is nothing that publishers should load
+
         for spec in queues:
             self._specs.tell(spec)
         copies = Copies(self.publisher(), self._specs, self._settings.task_dead_letter_expires, self._clock)

@@ -23,7 +23,7 @@ logger = logging.getLogger("celeriac.transports.redis")
 
 _KEEP = script("keep")
 #: seconds between two reports, and without one until a consumer counts as dead, where leases are as long as usual
-_REPORT, _DEAD = 5.0, 15.0
+_REPORT, _DEAD = 2.5, 15.0
 #: messages that one report gives back
 _ROOM = 2000
 
