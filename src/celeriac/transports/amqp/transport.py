@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from celeriac.transports.base import QueueSpec
 
 
-class AmqpSettings(ConnectionSettings, PublisherSettings, ConsumerSettings, Protocol):
+class AmqpSettings(ConnectionSettings, PublisherSettings, Protocol):
     """What of the settings this driver reads."""
+
+    broker_publish_timeout: float
+    task_crash_budget: int
 
     task_dead_letter_expires: float
 
