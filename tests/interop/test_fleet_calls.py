@@ -121,7 +121,9 @@ def test_a_delayed_task_is_retried(fleet: Place, direction: Direction) -> None:
 
 def test_expired_tasks_are_revoked(fleet: Place, direction: Direction) -> None:
     producer, _ = direction
-    ids = fleet.send(producer, call("mark", expires=-1), call("mark", countdown=1.5, expires=0.5), call("mark", expires=60))
+    ids = fleet.send(
+        producer, call("mark", expires=-1), call("mark", countdown=1.5, expires=0.5), call("mark", expires=60)
+    )
     outcomes = fleet.get(producer, ids)
     assert [found["state"] for found in outcomes] == ["REVOKED", "REVOKED", "SUCCESS"]
     assert outcomes[0]["error"] == "celery.exceptions.TaskRevokedError"
@@ -175,7 +177,9 @@ def test_an_unknown_task_is_told(fleet: Place, direction: Direction) -> None:
 def test_started_and_states_of_ones_own(fleet: Place, direction: Direction) -> None:
     producer, _ = direction
     flag = fleet.folder / f"go-{time.time_ns()}"
-    tracked, own = fleet.send(producer, call("tracked", str(flag)), call("wait", str(flag), kwargs={"state": "PROGRESS"}))
+    tracked, own = fleet.send(
+        producer, call("tracked", str(flag)), call("wait", str(flag), kwargs={"state": "PROGRESS"})
+    )
     started = fleet.ask(producer, "until", id=tracked, state="STARTED", within=10.0)
     progress = fleet.ask(producer, "until", id=own, state="PROGRESS", within=10.0)
     flag.touch()

@@ -99,9 +99,7 @@ def test_a_group_is_shared(apart: Place, direction: Direction) -> None:
 
 
 @pytest.mark.parametrize(("header", "body"), [("here", "here"), ("here", "there"), ("both", "there")])
-def test_a_chord(
-    apart: Place, direction: Direction, header: str, body: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_chord(apart: Place, direction: Direction, header: str, body: str, request: pytest.FixtureRequest) -> None:
     queues = ["here", "there", "here", "there"] if header == "both" else [header] * 4
     if OURS in {direction[queue == "there"] for queue in queues}:
         request.applymarker(pytest.mark.xfail(reason=NO_CHORDS, strict=True))

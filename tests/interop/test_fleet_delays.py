@@ -1,4 +1,4 @@
-"""Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that Celery 5.5 and newer use with quorum queues."""
+"""Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that Celery uses with quorum queues since 5.5."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import MIXED
 from fleet import CELERY
+
+from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

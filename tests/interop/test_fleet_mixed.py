@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import MIXED
 from fleet import CELERY
+
+from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

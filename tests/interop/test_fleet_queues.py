@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import MIXED
 from fleet import CELERY, FLEET_SETTINGS, OURS
+
+from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -63,7 +63,10 @@ def test_a_key_prefix(place: Callable[..., Place], direction: Direction) -> None
     producer, consumer = direction
     options = {"global_keyprefix": "app"}
     here = place(
-        "redis", *direction, broker_transport_options={"global_keyprefix": "{b}:"}, result_backend_transport_options=options
+        "redis",
+        *direction,
+        broker_transport_options={"global_keyprefix": "{b}:"},
+        result_backend_transport_options=options,
     )
     here.worker(consumer)
     ids = here.send(producer, call("add", 1, 2), call("mark", "later", countdown=1))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import require
 from fleet import CELERY, OURS, is_there
 
 from celeriac.testing.servers import ServerMissing
+from conftest import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +98,9 @@ def test_many_of_celery_ts_at_once(node_fleet: Place, broker: str) -> None:
     """On Redis all of them have the same delivery tag."""
     outcomes = run(node_fleet, "celery-ts", *[call("mark", n) for n in range(100)])
     assert [found.get("value") for found in outcomes] == list(range(100))
-    assert sorted(note[2] for note in node_fleet.notes("mark", *[found["id"] for found in outcomes])) == list(range(100))
+    assert sorted(note[2] for note in node_fleet.notes("mark", *[found["id"] for found in outcomes])) == list(
+        range(100)
+    )
 
 
 @pytest.mark.parametrize("side", [OURS, CELERY])
@@ -109,5 +111,10 @@ def test_results_come_back_over_amqp(place: Callable[..., Place], side: str) -> 
         pytest.skip("celeriac.results.rpc does not exist yet: replies to Node are NOT tested")
     here = place("rabbitmq", side, result_backend="rpc://")
     here.worker(side)
-    outcomes = run(here, "celery-ts", *[call("add", n, n) for n in range(20)], backend=here.settings["broker_url"].replace("amqp:", "rpc:"))
+    outcomes = run(
+        here,
+        "celery-ts",
+        *[call("add", n, n) for n in range(20)],
+        backend=here.settings["broker_url"].replace("amqp:", "rpc:"),
+    )
     assert [found.get("value") for found in outcomes] == [2 * n for n in range(20)]

@@ -10,6 +10,8 @@ import signal as signals
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Resizable
 from celeriac.ids import is_safe_id
@@ -160,6 +162,30 @@ def rate_limit(state: WorkerState, task_name: str, rate_limit: Any, **_: Any) ->
         return ok("rate limit disabled successfully")
     logger.info("new rate limit for tasks of type %s: %s", task_name, rate_limit)
     return ok("new rate limit set successfully")
+
+
+@command(
+    "control",
+    args=(("task_name", str), ("soft", float), ("hard", float)),
+    signature="<task_name> <soft_secs> [hard_secs]",
+)
+def time_limit(state: WorkerState, task_name: str, hard: Any = None, soft: Any = None, **_: Any) -> Reply:
+    """Set the time limits of tasks of one name, from their next start on."""
+    for limit in (hard, soft):
+        if limit is not None and (type(limit) not in (int, float) or not 0 < limit < 1e9):
+            raise ValueError(f"a time limit is a number of seconds above 0, not {str(limit)[:20]!r}")
+    facts = state.facts.get(task_name)
+    if facts is None:
+        logger.error("time limit attempt for an unknown task")
+        return nok("unknown task")
+    if hard is not None and state.plan.pool == "solo":
+        return nok("-P solo cannot enforce hard time limits")
+    state.facts[task_name] = msgspec.structs.replace(facts, hard_limit=hard, soft_limit=soft)
+    logger.info("new time limits for tasks of type %s: soft=%s hard=%s", task_name, soft, hard)
+    return ok("time limits set successfully")
+
+
+# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @command("control", args=(("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)),
