@@ -220,8 +220,8 @@ class AmqpConsumer:
         if is_ack_timeout(error):
             logger.warning(
                 "queue %r: RabbitMQ took back %d messages, since one was held longer than the broker's "
-                "consumer_timeout allows. Tasks still running go on here, their messages are adopted when they come again. "
-                "Raise consumer_timeout in rabbitmq.conf above the longest run of a task. It said: %s",
+                "consumer_timeout allows. Tasks still running go on here, their messages are adopted when they come "
+                "again. Raise consumer_timeout in rabbitmq.conf above the longest run of a task. It said: %s",
                 name, len(feed.held), error.text,
             )  # fmt: skip
         else:

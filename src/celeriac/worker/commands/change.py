@@ -52,11 +52,12 @@ def revoke(
 ) -> Reply:
     """Keep tasks from being run, by id."""
     ids = _ids(task_id)
+    how = _how(state, signal)
     state.admission.revoked.add(ids)
     wanted = set(ids)
     state.admission.revoke(lambda claim: claim.id in wanted)
     if terminate:
-        ended = _end_running(state, lambda claim: claim.id in wanted, _how(state, signal))
+        ended = _end_running(state, lambda claim: claim.id in wanted, how)
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
     _end_running(state, lambda claim: claim.id in wanted, "unstarted")
     logger.info("tasks flagged as revoked: %s", ", ".join(ids[:10]))
@@ -76,6 +77,7 @@ def revoke_by_stamped_headers(
 ) -> Reply:
     """Keep tasks from being run, by a header they are stamped with."""
     stamps = _stamps(headers)
+    how = _how(state, signal)
     for name, values in stamps.items():
         state.admission.revoked.add_stamps(name, values)
 
@@ -86,11 +88,13 @@ def revoke_by_stamped_headers(
     if not terminate:
         _end_running(state, is_meant, "unstarted")
         return ok(f"headers {headers!r} flagged as revoked, but not terminated")
-    ended = _end_running(state, is_meant, _how(state, signal))
+    ended = _end_running(state, is_meant, how)
     return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
 
 
 def _ids(given: Any) -> list[str]:
+    if not isinstance(given, str | list | tuple):
+        raise TypeError("task_id is an id, or a list of ids")
     ids = [given] if isinstance(given, str) else list(given)
     if len(ids) > _MOST_IDS:
         raise ValueError(f"{len(ids)} ids at one time; the limit is {_MOST_IDS}")
