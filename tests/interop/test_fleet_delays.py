@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that newer Celerys use with quorum queues."""
-=======
-"""Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that Celery uses with quorum queues since 5.5."""
->>>>>>> control
 
 from __future__ import annotations
 
@@ -11,13 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-<<<<<<< HEAD
 from fleet import CELERY, MIXED
-=======
-from fleet import CELERY
->>>>>>> control
-
-from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,13 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-<<<<<<< HEAD
 from fleet import CELERY, MIXED, OURS
-=======
-from fleet import CELERY
->>>>>>> control
-
-from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

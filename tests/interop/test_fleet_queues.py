@@ -6,14 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-<<<<<<< HEAD
 import redis
 from fleet import CELERY, FLEET_SETTINGS, MIXED
-=======
-from fleet import CELERY, FLEET_SETTINGS, OURS
->>>>>>> control
-
-from conftest import MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

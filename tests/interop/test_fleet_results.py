@@ -47,7 +47,6 @@ def test_results_of_every_kind(
     assert sorted(value["repr"]) == sorted(here.ask(producer, "samples")[sample])  # YAML sorts keys
     assert (failure["error"], failure["error_args"]) == ("party_app.Custom", "(7, 'custom')")
     assert "party_app.py" in failure["traceback"]
-<<<<<<< HEAD
     assert (echo["value"], later["value"]) == ([[1], {"k": "v"}], "later")
     if "result_extended" in more:
         meta = here.ask(producer, "meta", id=ids[2])
@@ -55,45 +54,6 @@ def test_results_of_every_kind(
         assert (meta["name"], meta["queue"], meta["retries"]) == ("party.echo", "celery", 0)
         assert (meta["args"], meta["kwargs"]) == ([1], {"k": "v"})
         assert meta["worker"].startswith(consumer)
-=======
-
-
-def test_extended_records(place: Callable[..., Place], direction: Direction) -> None:
-    producer, consumer = direction
-    here = place("redis", *direction, result_extended=True)
-    here.worker(consumer)
-    (task_id,) = here.send(producer, call("echo", 1, kwargs={"k": "v"}))
-    here.get(producer, [task_id])
-    meta = here.ask(producer, "meta", id=task_id)
-    assert (meta["status"], meta["children"]) == ("SUCCESS", [])
-    assert (meta["name"], meta["queue"], meta["retries"]) == ("party.echo", "celery", 0)
-    assert (meta["args"], meta["kwargs"]) == ([1], {"k": "v"})
-    assert meta["worker"].startswith(consumer)
-
-
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_compressed_results(place: Callable[..., Place], direction: Direction, compression: str) -> None:
-    producer, consumer = direction
-    here = place("redis", *direction, result_compression=compression)
-    here.worker(consumer)
-    (found,) = here.run(producer, call("sample", "long"))
-    assert found["repr"] == here.ask(producer, "samples")["long"]
-
-
-def test_a_key_prefix(place: Callable[..., Place], direction: Direction) -> None:
-    producer, consumer = direction
-    options = {"global_keyprefix": "app"}
-    here = place(
-        "redis",
-        *direction,
-        broker_transport_options={"global_keyprefix": "{b}:"},
-        result_backend_transport_options=options,
-    )
-    here.worker(consumer)
-    ids = here.send(producer, call("add", 1, 2), call("mark", "later", countdown=1))
-    assert [found["state"] for found in here.get(producer, ids)] == ["SUCCESS"] * 2
-    assert [found["state"] for found in here.get(consumer, ids)] == ["SUCCESS"] * 2
->>>>>>> control
 
 
 def test_results_as_replies(place: Callable[..., Place], broker: str, direction: Direction) -> None:

@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-<<<<<<< HEAD
 from fleet import CELERY, OURS, require_celery
-=======
-from fleet import CELERY, OURS, is_there
->>>>>>> control
 
 from celeriac.testing.servers import ServerMissing
-from conftest import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
