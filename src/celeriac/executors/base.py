@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancel", "Envelope", "Executor", "Failed", "Ignored", "InWork", "Inspectable", "Loader", "LogOptions", "Lost",
-    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable", "Request", "Resizable", "ResultRecord", "Runnable",
-    "RunnableOptions", "Succeeded", "WantsRetry",
+    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable", "Request", "Resizable", "ResultRecord",
+    "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 

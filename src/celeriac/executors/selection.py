@@ -57,7 +57,9 @@ def crew_traits(pool: str) -> CrewTraits:
         raise MissingExtra(
             f"Pool {pool!r} needs a package that is not installed ({package}): pip install 'celeriac[{package}]'"
         )
-    return CrewTraits(*(getattr(crew, name, default) for name, default in CrewTraits()._asdict().items()))
+    return CrewTraits(
+        bool(getattr(crew, "shares", False)), getattr(crew, "prelude", ""), bool(getattr(crew, "asks_first", False))
+    )
 
 
 def shares(pool: str) -> bool:

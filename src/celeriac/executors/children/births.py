@@ -128,7 +128,7 @@ class Births:
             try:
                 link = await self._start_nursery(fresh=True)
             except CeleriacError as error:
-                _log.error("The pool goes on with the code it has: %s", error)  # noqa: TRY400 - one line says it
+                _log.error("The pool goes on with the code it has: %s", error)
                 return
             former, self.link = self.link, link
             if former is not None:
@@ -154,8 +154,7 @@ class Births:
 
     def kill(self, member: Member) -> None:
         """End its process now."""
-        if member.link is not None:
-            member.link.kill_child(member.key)
+        member.link.kill_child(member.key)
 
     # ── births ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,7 +241,7 @@ class Births:
 
     def _on_pipe_end(self, member: Member) -> None:
         """The child has closed its socket. The nursery's word on it follows; without a nursery there is none."""
-        if member.link is None or not member.link.is_open:
+        if not member.link.is_open:
             self._bury(member, "killed, because the process that started it ended")
         else:  # most likely it has just exited; if a task has closed our socket, it is of no more use
             self.kill(member)

@@ -2,7 +2,7 @@
 
 The crew takes requests and hands in outcomes; the desk keeps the slate, decides when a batch of outcomes is sent, and
 gives unstarted requests back when the parent recalls them. The courier, a thread that sleeps on the bell, does what
-cannot wait until the crew has time. Both use the system's own locks, thread and sockets, whatever a prelude has patched.
+cannot wait until the crew has time. Both use the system's own locks, threads and sockets, whatever a prelude replaces.
 """
 
 from __future__ import annotations

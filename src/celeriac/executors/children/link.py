@@ -28,8 +28,8 @@ class NurseryLink:
     """One nursery, from its start to its end. Belongs to the worker's loop."""
 
     def __init__(
-        self, options: PoolOptions, loader: Loader, on_report: Callable[[Report], None], on_end: Callable[[NurseryLink], None],
-        prelude: str = "",
+        self, options: PoolOptions, loader: Loader, on_report: Callable[[Report], None],
+        on_end: Callable[[NurseryLink], None], prelude: str = "",
     ) -> None:  # fmt: skip
         self._options = options
         self._loader = loader

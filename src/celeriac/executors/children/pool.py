@@ -284,7 +284,7 @@ class ChildrenExecutor:
             if not isinstance(outcome, Lost):
                 learn(request.task, outcome.runtime)
             elif asked is not None:
-                outcome = Lost(outcome.id, outcome.started, asked.cause, asked.detail)  # noqa: PLW2901
+                outcome = Lost(outcome.id, outcome.started, asked.cause, asked.detail)
             ended.append(outcome)
         member.heard_at = self._monotonic()
         member.is_stuck = False

@@ -31,7 +31,9 @@ class GreenletsSuite(ChildrenSuite):
         async def scenario() -> None:
             async with self.running(children=1, slots_per_child=100) as executor:
                 began = time.monotonic()
-                outcomes = await run_all(executor, *(request_for("doze", 0.5, id=f"d{number}") for number in range(100)))
+                outcomes = await run_all(
+                    executor, *(request_for("doze", 0.5, id=f"d{number}") for number in range(100))
+                )
                 assert time.monotonic() - began < 10  # one after another: 50 s
                 assert len({value_of(outcome) for outcome in outcomes}) == 1
 
