@@ -5,15 +5,11 @@ A name is one of ours, an entry point (``celeriac.executors``, ``celeriac.crews`
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured, MissingExtra, UnknownDriver
-
-#: what ``-P custom`` stands for is in this variable, as with Celery
-CUSTOM = "CELERY_CUSTOM_WORKER_POOL"
 
 _EXECUTOR_HAS = ("start", "room", "submit", "outcomes", "cancel", "stop")
 _CREW_HAS = ("run", "accept", "take_back", "has_more", "interrupt")
@@ -28,16 +24,6 @@ class CrewTraits(NamedTuple):
     prelude: str = ""
     #: a hard end is first tried by raising in the task; only what does not heed it costs the process
     asks_first: bool = False
-
-
-def pool_name(given: str) -> str:
-    """``given``, or what ``-P custom`` stands for."""
-    if given != "custom":
-        return given
-    path = os.environ.get(CUSTOM)
-    if not path:
-        raise ImproperlyConfigured(f"-P custom: the variable {CUSTOM} must name the pool's class, as module:Class")
-    return path
 
 
 def executor_class(pool: str) -> Any:

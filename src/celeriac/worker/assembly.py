@@ -204,7 +204,9 @@ class Pipeline:
         services.append(Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock))
         self.autoscaler: Autoscaler | None = None
         if numbers.autoscale is not None:
-            self.autoscaler = Autoscaler(executor, claims, numbers.slots_per_child, *numbers.autoscale, clock)
+            self.autoscaler = Autoscaler(
+                executor, claims, numbers.slots_per_child, *numbers.autoscale, clock, numbers.autoscale_quiet
+            )
             services.append(self.autoscaler)
         self.plane = None if show is None else plane_of(self, parts, show, stop, random)
         if self.plane is not None:

@@ -7,7 +7,6 @@ processes run many of them change by whole processes.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from celeriac.executors.base import Resizable
@@ -23,8 +22,6 @@ logger = logging.getLogger("celeriac.worker")
 
 #: seconds between two looks
 _LOOK = 0.25
-#: Celery's variable for the seconds of quiet before the pool shrinks
-_QUIET_VARIABLE = "AUTOSCALE_KEEPALIVE"
 
 
 class Autoscaler:
@@ -34,13 +31,13 @@ class Autoscaler:
 
     def __init__(
         self, executor: Executor, claims: Claims, per_child: int, most: int, least: int, clock: Clock,
-        quiet: float | None = None,
+        quiet: float,
     ) -> None:  # fmt: skip
         self._executor = executor
         self._claims = claims
         self._per_child = per_child
         self._clock = clock
-        self._quiet = float(os.environ.get(_QUIET_VARIABLE, "30")) if quiet is None else quiet
+        self._quiet = quiet
         self._quiet_since = clock.monotonic()
         #: the most children that were wanted since then
         self._peak = 0

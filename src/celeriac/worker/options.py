@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured
-from celeriac.executors.selection import pool_name, shares
+from celeriac.executors.selection import shares
 from celeriac.transports.base import QueueSpec
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None  #: tasks at one time, over all children
     #: the most and the fewest tasks at one time, between which the pool sizes itself
     autoscale: tuple[int, int] | None = None
+    autoscale_quiet: float = 30.0  #: seconds of less need before it shrinks
     children: int | None = None  #: processes of the pools that share one among many tasks
     prefetch_multiplier: int | None = None
     max_tasks_per_child: int | None = None
@@ -64,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slots_per_child: int = 1
     #: the most and the fewest tasks at one time; ``children`` is then only where the pool begins
     autoscale: tuple[int, int] | None = None
+    autoscale_quiet: float = 30.0
     prefetch_multiplier: int = 4  #: 0: no limit
     max_tasks_per_child: int | None = None
     look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
@@ -101,7 +103,6 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     pool = options.pool or settings.worker_pool
     if not isinstance(pool, str):
         pool = f"{pool.__module__}:{pool.__qualname__}"
-    pool = pool_name(pool)
     concurrency = options.concurrency or _number(settings.worker_concurrency) or usable_processors()
     if options.autoscale is not None:
         concurrency = options.autoscale[0]
@@ -120,6 +121,7 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         children=children,
         slots_per_child=per_child,
         autoscale=options.autoscale,
+        autoscale_quiet=options.autoscale_quiet,
         prefetch_multiplier=1 if settings.worker_disable_prefetch else multiplier,
         look_ahead=0 if one_at_a_time else settings.worker_look_ahead,
         crash_budget=settings.task_crash_budget,

@@ -82,7 +82,9 @@ def test_a_shrunk_child_gives_back_what_it_has_not_started(tmp_path: Path) -> No
         async with running(children=2) as executor:
             for _ in range(5):  # known to be short, so that they are given ahead
                 await run_all(executor, *(request_for("noop", id=f"n{number}") for number in range(40)))
-            executor.submit([request_for("block", str(tmp_path / f"b{number}"), id=f"b{number}") for number in range(2)])
+            executor.submit(
+                [request_for("block", str(tmp_path / f"b{number}"), id=f"b{number}") for number in range(2)]
+            )
             for number in range(2):
                 await appearance(tmp_path / f"b{number}")
             executor.submit([request_for("noop", id=f"m{number}") for number in range(50)])

@@ -19,7 +19,7 @@ from celeriac.executors.time_limits import Window
 
 if TYPE_CHECKING:
     from _thread import LockType
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from celeriac.executors.base import Outcome, Request
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: seconds that an interruption waits for the running greenlet to let others run; then a signal interrupts that one
 _PATIENCE = 0.1
+#: seconds that a thread with an event loop may take to start
+_LOOP_START = 30.0
 
 
 class _Running:
@@ -55,12 +57,12 @@ class GreenletsCrew:
 
     shares: ClassVar[bool] = True
     asks_first: ClassVar[bool] = True
-    make_hub: ClassVar[Callable[[], Hub]]
+    hub_class: ClassVar[type[Hub]]
 
     def __init__(self, desk: Desk, runner: Runner, slots: int) -> None:
         self._desk = desk
         self._runner = runner
-        self._hub = type(self).make_hub()
+        self._hub = self.hub_class()
         self._inbox: deque[Item] = deque()
         self._free = list(range(slots - 1, -1, -1))
         self._running: dict[int, _Running] = {}
@@ -151,7 +153,7 @@ class GreenletsCrew:
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             made = natives.allocate_lock()
-            made.acquire()
+            made.acquire(blocking=False)
 
             def work() -> None:
                 self._loop = loop = asyncio.new_event_loop()
@@ -160,7 +162,7 @@ class GreenletsCrew:
                 loop.run_forever()
 
             natives.start_new_thread(work, ())
-            made.acquire()
+            made.acquire(timeout=_LOOP_START)
             assert self._loop is not None
         return self._loop
 
@@ -194,10 +196,10 @@ class GreenletsCrew:
 
     def interrupt(self, number: int, cause: Cause) -> None:
         order = _Order(number, cause, natives.allocate_lock())
-        order.heeded.acquire()
+        order.heeded.acquire(blocking=False)
         self._orders.append(order)
         self._ring()
-        if not order.heeded.acquire(True, _PATIENCE):  # somebody computes, or waits without switching
+        if not order.heeded.acquire(timeout=_PATIENCE):  # somebody computes, or waits without switching
             signal.pthread_kill(self._main, signal.SIGUSR1)
 
     def _heed(self) -> None:
@@ -243,7 +245,7 @@ class GeventCrew(GreenletsCrew):
 
     package: ClassVar[str] = "gevent"
     prelude: ClassVar[str] = "celeriac.executors.crews.preludes:for_gevent"
-    make_hub = GeventHub
+    hub_class = GeventHub
 
 
 class EventletCrew(GreenletsCrew):
@@ -251,4 +253,4 @@ class EventletCrew(GreenletsCrew):
 
     package: ClassVar[str] = "eventlet"
     prelude: ClassVar[str] = "celeriac.executors.crews.preludes:for_eventlet"
-    make_hub = EventletHub
+    hub_class = EventletHub
