@@ -14,26 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celeriac.testing.servers import RabbitServer, ServerMissing
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.system.conftest import House
+
+    from celeriac.testing.servers import RabbitServer
 
 pytestmark = pytest.mark.system
 
 _numbers = count(1)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
-    try:
-        started = RabbitServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+@pytest.fixture
+def server(rabbit_server: RabbitServer) -> RabbitServer:
+    return rabbit_server
 
 
 class Warren:
@@ -104,6 +99,14 @@ def test_tasks_run_with_their_retries_delays_and_times(warren: Warren) -> None:
     # the delay of four seconds was the broker's, that of half a second the worker's
     assert "celery_delayed_27" in warren.queues()
     assert worker.stop() == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_sends_without_confirms_and_ends_has_sent_everything(warren: Warren) -> None:
+    """RabbitMQ drops what it has read and not yet queued when a connection breaks off: good-bye has to be said."""
+    unconfirmed = 'app.conf.broker_transport_options = {"confirm_publish": False}\n'
+    warren.house.python(f"{unconfirmed}add.delay_many((n, n) for n in range(5_000))")
+    assert warren.depth() == 5_000
 
 
 @pytest.mark.timeout(90)

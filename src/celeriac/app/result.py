@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, IncompleteStream, TaskRevokedError
+from celeriac.errors import BackendError, ImproperlyConfigured, IncompleteStream, TaskRevokedError
 from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.rules import states
 
@@ -156,7 +156,11 @@ class AsyncResult(Generic[R]):
 
     def _too_late(self, timeout: float | None) -> ResultTimeout:
         name = f" of {self.task_name}" if self.task_name else ""
-        return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; its state is {self.state}")
+        try:
+            ending = f"its state is {self.state}"
+        except BackendError as error:
+            ending = f"its state cannot be read: {error}"
+        return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; {ending}")
 
     def _parents(self) -> list[AsyncResult[Any]]:
         found: list[AsyncResult[Any]] = []

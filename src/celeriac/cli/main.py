@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("celeriac.cli.events:events", "Watch workers and tasks, live."),
     "dead": ("celeriac.cli.dead:dead", "Look at dead letters and quarantined messages; replay or discard them."),
     "purge": ("celeriac.cli.purge:purge", "Throw away the messages that wait in queues."),
+    "rescue": ("celeriac.cli.rescue:rescue", "Give back messages that Celery's workers left behind (Redis)."),
     "check": ("celeriac.cli.check:check", "Look for mistakes and dangers in the settings."),
     "report": ("celeriac.cli.report:report", "Show versions, platform and settings, for bug reports."),
     "demo": ("celeriac.cli.demo.command:demo", "Watch it work: one task per Python file of a folder."),

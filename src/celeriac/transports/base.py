@@ -273,6 +273,32 @@ class Graveyard(Protocol):
         ...
 
 
+class Stranded(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a worker of another product took and did not settle."""
+
+    id: str
+    queue: str
+    task: str  #: "" if that is not known
+    taken_at: float | None  #: seconds since the epoch
+
+
+@runtime_checkable
+class Rescues(Protocol):
+    """Optional, on a QueueAdmin: gives back what workers of Celery left behind when they were replaced by ours."""
+
+    def stranded(self, older_than: float) -> Sequence[Stranded]:
+        """Messages that were taken more than ``older_than`` seconds ago, the oldest first."""
+        ...
+
+    def rescue(self, older_than: float) -> int:
+        """Give them back to the front of their queues; how many."""
+        ...
+
+    def undelay(self, queue: str) -> int:
+        """Put what waits for its time where workers of Celery find it, who hold it till then themselves; how many."""
+        ...
+
+
 class Heard(msgspec.Struct, array_like=True, gc=False):
     """What a :class:`Subscription` hands out."""
 
