@@ -43,6 +43,8 @@ class AmqpPublisher:
         self._confirms = settings.broker_transport_options.get("confirm_publish") is not False
         self._ladder_type = settings.broker_native_delayed_delivery_queue_type
         self._crowd = Crowd()
+        if not self._confirms:
+            link.close_at_exit()
 
     def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
         publications: list[Publication] = []
