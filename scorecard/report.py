@@ -51,9 +51,51 @@ def rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 
 def table(outcomes: Sequence[Outcome], products: Sequence[str]) -> Table:
-    made = Table(title="Scorecard", title_justify="left", show_lines=False)
+    made = Table(title="Scorecard", title_justify="left")
     for heading in ("#", "experiment", "broker", *products, "figures", "s"):
         made.add_column(heading, justify="right" if heading in ("#", "s") else "left")
+    for row in rows(outcomes):
+        verdicts = [row.verdict(product) for product in products]
+        styled = [f"[{_STYLES.get(text.split()[0], 'none')}]{text}[/]" for text in verdicts]
+        numbers, seconds = figures(row.shown.numbers), f"{row.shown.seconds:.0f}"
+        made.add_row(str(row.number), row.name, row.broker, *styled, numbers, seconds)
+    return made
+
+
+def figures(numbers: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in numbers.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def failures(outcomes: Iterable[Outcome]) -> list[str]:
+    """A paragraph for each outcome that is no success."""
+    found = []
+    for outcome in outcomes:
+        if outcome.verdict not in ("fail", "error"):
+            continue
+        broken = [check for check in outcome.checks if "BROKEN" in check]
+        lines = [f"{outcome.title}, seed {outcome.seed}:"]
+        lines += [f"  {line}" for line in [*broken, *outcome.reason.strip().splitlines()]]
+        lines += [f"  history and logs: {outcome.kept}"] if outcome.kept else []
+        found.append("\n".join(lines))
+    return found
+
+
+def write(folder: Path, outcomes: Sequence[Outcome], products: Sequence[str], settings: dict[str, Any]) -> None:
+    """``scorecard.json`` and ``scorecard.md`` in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "made": time.strftime("%Y-%m-%d %H:%M:%S %z"), "python": platform.python_version(),
+        "machine": platform.platform(), **settings,
+    }  # fmt: skip
+    whole = msgspec.json.encode({"about": about, "outcomes": list(outcomes)})
+    (folder / "scorecard.json").write_bytes(msgspec.json.format(whole))
+    lines = ["# Scorecard", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
+    lines += [f"| # | experiment | broker | {' | '.join(products)} | figures | seconds |"]
+    lines += [f"|---|---|---|{'---|' * len(products)}---|---|"]
     for row in rows(outcomes):
         verdicts = " | ".join(row.verdict(product) for product in products)
         where = f"{row.broker} {row.shown.broker_version}".strip()
