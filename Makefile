@@ -6,8 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
+MEASURED := $(VENV)/.ready-bench
 INTEROP := .venv-celery
+NODE := tests/interop/node
 PEERS := .venv-peers
+OLD_PEERS := .venv-peers-redis5
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -15,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test check fix bench sizes docs interop-env clean
+.PHONY: help setup servers demo test check fix bench sizes docs interop-env interop-node clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +40,7 @@ demo: $(RUN) ## parse Python's standard library with one task per file, with pro
 test: $(DEV) ## run all tests; installs the servers and the Celery environment that they need, if it can
 	@tools/servers.sh
 	@$(MAKE) --no-print-directory interop-env || echo 'WARNING: no $(INTEROP); the tests against Celery will be skipped'
+	@$(MAKE) --no-print-directory interop-node || echo 'WARNING: no Node clients; the tests with them will be skipped'
 	@set -e; if [ -x $(INTEROP)/bin/python ]; then \
 	  export CELERIAC_INTEROP_PYTHON="$(CURDIR)/$(INTEROP)/bin/python"; fi; \
 	echo 'test: running pytest'; $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -47,11 +51,18 @@ check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, s
 fix: $(DEV) ## repair formatting and what lint can repair
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(RUN) $(PEERS)/.ready ## measure celeriac beside Celery and Huey (BENCH_ARGS='--own --scale 0.1' for a short look)
+bench: $(MEASURED) $(PEERS)/.ready $(OLD_PEERS)/.ready ## measure celeriac beside its peers (BENCH_ARGS='--own --only redis.drain --scale 0.1 --runs 1' for a short look)
+	@tools/servers.sh
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+$(MEASURED): $(RUN)
+	@tools/setup.sh $(VENV) "$(PYTHON)" '.[redis]' && touch $@
 
 $(PEERS)/.ready: tools/setup.sh requirements/peers.txt
 	@tools/setup.sh $(PEERS) "$(PYTHON)" -r requirements/peers.txt && touch $@
+
+$(OLD_PEERS)/.ready: tools/setup.sh requirements/peers-redis5.txt
+	@tools/setup.sh $(OLD_PEERS) "$(PYTHON)" -r requirements/peers-redis5.txt && touch $@
 
 sizes: ## the ten largest files, functions and classes: would two people change these for different reasons?
 	@$(PYTHON) tools/sizes.py src/celeriac
@@ -64,5 +75,12 @@ interop-env: $(INTEROP)/.ready ## create .venv-celery with the newest Celery, fo
 $(INTEROP)/.ready: tools/setup.sh requirements/interop.txt
 	@tools/setup.sh $(INTEROP) "$(PYTHON)" -r requirements/interop.txt && touch $@
 
+interop-node: $(NODE)/node_modules/.ready ## install the Node clients of Celery's protocol, for the interop tests
+
+$(NODE)/node_modules/.ready: $(NODE)/package-lock.json
+	@command -v npm >/dev/null || { echo 'interop-node: npm is missing (Debian: apt-get install nodejs npm)'; exit 1; }
+	@echo 'interop-node: installing the pinned packages of $(NODE)'; cd $(NODE) && npm ci --silent && touch node_modules/.ready
+
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(INTEROP) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(INTEROP) $(PEERS) $(OLD_PEERS) $(NODE)/node_modules \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -38,7 +38,8 @@ async def drain(executor: ChildrenExecutor, total: int) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-async def measure(pool: str, children: int, slots: int, total: int) -> None:
+async def pool_cost(pool: str, children: int, slots: int, total: int) -> tuple[float, float, float]:
+    """Messages per second, the parent's CPU in µs per message, seconds to start."""
     options = PoolOptions(pool=pool, children=children, slots_per_child=slots)
     executor = ChildrenExecutor(options, Loader(TARGET, "suite"), SYSTEM_CLOCK)
     began = time.perf_counter()
@@ -49,13 +50,19 @@ async def measure(pool: str, children: int, slots: int, total: int) -> None:
     rate = statistics.median(total / wall for wall, _ in rounds)
     cost = statistics.median(cpu / total * 1e6 for _, cpu in rounds)
     await executor.stop(1.0)
+    return rate, cost, started
+
+
+async def measure(pool: str, children: int, slots: int, total: int) -> None:
+    rate, cost, started = await pool_cost(pool, children, slots, total)
     print(
         f"{pool:8} {children} x {slots:<3} {rate:10,.0f} messages/s   parent {cost:5.2f} µs/message   "
         f"started in {started * 1000:.0f} ms"
     )
 
 
-def measure_runner(total: int) -> None:
+def runner_cost(total: int) -> float:
+    """µs of one attempt of a no-op inside a child."""
     runner, window = Runner(load("suite"), "celery@bench"), Window()
     request = request_for("noop", id="00000000-0000-4000-8000-000000000000")
     costs = []
@@ -64,12 +71,12 @@ def measure_runner(total: int) -> None:
         for _ in range(total):
             runner.run(request, window)
         costs.append((time.perf_counter() - began) / total * 1e6)
-    print(f"runner alone, result stored as JSON: {statistics.median(costs):.1f} µs per attempt")
+    return statistics.median(costs)
 
 
 def main() -> None:
     total = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    measure_runner(total)
+    print(f"runner alone, result stored as JSON: {runner_cost(total):.1f} µs per attempt")
     for pool, children, slots in (("prefork", 1, 1), ("prefork", 2, 1), ("threads", 1, 8), ("asyncio", 1, 100)):
         asyncio.run(measure(pool, children, slots, total))
 

@@ -6,14 +6,40 @@ import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
+from celeriac.testing.servers import RabbitServer, RedisServer, ServerMissing
+
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 
 # A shell that starts this in the background has SIGINT ignored, which every process below would inherit: the tests
 # of Ctrl-C need what a terminal gives.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis for the whole run; take a database or a key prefix of your own."""
+    try:
+        server = RedisServer()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """A private RabbitMQ for the whole run; take a virtual host of your own (``add_vhost``)."""
+    try:
+        server = RabbitServer()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

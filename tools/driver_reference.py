@@ -20,8 +20,8 @@ HEAD = """\
 
 <!-- Written by tools/driver_reference.py from the capabilities that the drivers declare; change those instead. -->
 
-What each driver can do. The engine chooses its ways by these facts and the conformance suites in `celeriac.testing` test them
-against the real server. What the promises mean is in [guarantees](../explanation/guarantees.md).
+What each driver can do. The engine chooses its ways by these facts; the conformance suites in `celeriac.testing` test
+them against the real server. What the promises mean is in [guarantees](../explanation/guarantees.md).
 """
 
 #: driver class → what readers call it

@@ -20,7 +20,7 @@ from celeriac.rules.states import (
     UNREADY_STATES,
     precedence,
 )
-from celeriac.rules.states import State as state  # noqa: N813 - Celery's name
+from celeriac.rules.states import State as state
 
 __all__ = [
     "ALL_STATES", "EXCEPTION_STATES", "FAILURE", "IGNORED", "PENDING", "PRECEDENCE", "PROPAGATE_STATES", "READY_STATES",

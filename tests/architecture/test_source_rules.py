@@ -32,6 +32,7 @@ _WAITS = {"wait", "acquire", "join", "recv"}
 BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
     ("redis/connect.py", "_feed"): "the socket has a timeout, set by _limit",
     ("redis/connect.py", "drain"): "the socket does not block",
+    ("amqp/wire.py", "read"): "the socket does not block",
     ("embedded/doorbell.py", "drain"): "the socket does not block",
     ("testing/servers.py", "ask"): "create_connection gave the socket a timeout of two seconds",
     ("testing/servers.py", "answers"): "create_connection gave the socket a timeout of a second",

@@ -11,13 +11,14 @@ from drivers import Numbers
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
-from celeriac.testing.servers import RabbitServer, ServerMissing
 from celeriac.transports.amqp.transport import AmqpTransport
 from celeriac.transports.base import QueueSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from celeriac.testing.servers import RabbitServer
+    from celeriac.transports.amqp.consumer import AmqpConsumer
     from celeriac.transports.base import Consumer
 
 _numbers = count(1)
@@ -35,14 +36,9 @@ class RabbitNumbers(Numbers):
     task_crash_budget = 3
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
-    try:
-        started = RabbitServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+@pytest.fixture
+def server(rabbit_server: RabbitServer) -> RabbitServer:
+    return rabbit_server
 
 
 @pytest.fixture
@@ -58,9 +54,12 @@ def cut_off(consumer: Consumer) -> None:
     connection._connection._transport.abort()
 
 
-def rabbit_driver(url: str, settings: Any, queue_of: Callable[[str], QueueSpec] | None = None) -> TransportDriver:
+def rabbit_driver(
+    url: str, settings: Any, kind: type[AmqpTransport] = AmqpTransport,
+    queue_of: Callable[[str], QueueSpec] | None = None,
+) -> TransportDriver:  # fmt: skip
     def open_transport() -> AmqpTransport:
-        transport = AmqpTransport(url, settings, SYSTEM_CLOCK)
+        transport = kind(url, settings, SYSTEM_CLOCK)
         if queue_of is not None:
             transport.expect(queue_of)
         return transport
@@ -76,3 +75,27 @@ class TestRabbit(TransportSuite):
     @pytest.fixture
     def driver(self, url: str) -> TransportDriver:
         return rabbit_driver(url, RabbitNumbers)
+
+
+class QuorumTransport(AmqpTransport):
+    """Its consumers, and through ``expect`` its publishers, declare quorum queues."""
+
+    def consumer(self, queues: Sequence[QueueSpec], owner: str) -> AmqpConsumer:
+        return super().consumer([quorum(spec.name) for spec in queues], owner)
+
+
+def quorum(name: str) -> QueueSpec:
+    return QueueSpec(name=name, arguments={"x-queue-type": "quorum"})
+
+
+class QuorumNumbers(RabbitNumbers):
+    broker_native_delayed_delivery_queue_type = "quorum"
+
+
+class TestRabbitQuorum(TransportSuite):
+    @pytest.fixture
+    def driver(self, url: str) -> TransportDriver:
+        return rabbit_driver(url, QuorumNumbers, QuorumTransport, quorum)
+
+    def test_the_more_urgent_goes_first(self) -> None:  # type: ignore[override]
+        """RabbitMQ 3's quorum queues have no priorities."""

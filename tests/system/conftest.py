@@ -24,7 +24,9 @@ APP = '''
 import os, sys, time, signal
 from celeriac import Celeriac
 
-app = Celeriac("house", broker="sqlite:///" + os.environ["HOUSE_FILE"])
+app = Celeriac("house", broker=os.environ.get("HOUSE_BROKER") or "sqlite:///" + os.environ["HOUSE_FILE"])
+if "HOUSE_RESULTS" in os.environ:
+    app.conf.result_backend = os.environ["HOUSE_RESULTS"]
 for line in filter(None, os.environ.get("HOUSE_SETTINGS", "").split(";")):
     name, _, value = line.partition("=")
     app.conf[name] = type(app.conf[name])(float(value)) if app.conf[name] is not None else float(value)

@@ -72,12 +72,13 @@ def test_no_result_yet_is_an_exit_status_of_its_own(house: House) -> None:
 def test_status_and_purge(house: House) -> None:
     for arguments in (["house.add"], ["house.add", "--queue", "other"], ["house.add", "--countdown", "600"]):
         ran(house.celeriac("-A", "house", "call", *arguments))
-    rows = json.loads(ran(house.celeriac("-A", "house", "status", "--json")))["queues"]
+    # nobody works there: 69, as monitors expect it
+    rows = json.loads(ran(house.celeriac("-A", "house", "status", "--json", "-t", "0.2"), 69))["queues"]
     assert [(row["queue"], row["waiting"], row["delayed"], row["held"]) for row in rows] == [
         ("celery", 1, 1, 0),
         ("other", 1, 0, 0),
     ]
-    assert "celery        1        1" in ran(house.celeriac("-A", "house", "status"))
+    assert "celery        1        1" in ran(house.celeriac("-A", "house", "status", "-t", "0.2"), 69)
     assert ran(house.celeriac("-A", "house", "purge", "-f")) == "celery: 2 messages removed\n"
     assert json.loads(ran(house.celeriac("-A", "house", "purge", "-f", "-Q", "other", "--json"))) == {"other": 1}
     assert house.waiting() == 0

@@ -21,8 +21,22 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
-    (code,) = blocks("python")
+@pytest.fixture(params=["embedded", "redis", "amqp"])
+def code(request: pytest.FixtureRequest) -> str:
+    """The example, with the third line as the README changes it; only host and port are those of the test's server."""
+    program, variants = blocks("python")
+    if request.param == "embedded":
+        return program
+    (line,) = (line for line in variants.splitlines() if f'broker="{request.param}://' in line)
+    if request.param == "redis":
+        line = line.replace("localhost:6379", f"127.0.0.1:{request.getfixturevalue('redis_server').port}")
+    else:
+        line = line.replace("localhost:5672", f"127.0.0.1:{request.getfixturevalue('rabbit_server').port}")
+    assert program.count('app = Celeriac("tasks")') == 1
+    return program.replace('app = Celeriac("tasks")', line)
+
+
+def test_the_example_runs_as_it_stands(tmp_path: Path, code: str) -> None:
     (session,) = blocks("console")
     worker_line, client_line = (line[2:] for line in session.splitlines() if line.startswith("$ "))
     expected = [line for line in session.splitlines() if not line.startswith("$ ")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
@@ -183,6 +184,9 @@ class AsyncConnection:
 
     def _connected(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._flush()
 
     def _received(self, data: bytes) -> None:

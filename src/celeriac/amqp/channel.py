@@ -7,9 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from celeriac.amqp.confirms import Batch, Confirms
-from celeriac.amqp.errors import ChannelClosed, ConnectionClosed, Malformed, ProtocolViolation
+from celeriac.amqp.errors import ChannelClosed, ConnectionClosed, Malformed, ProtocolViolation, Unencodable
 from celeriac.amqp.events import Arrived, Call, CameBack, ChannelEnded, ConsumerEnded
-from celeriac.amqp.frames import content_frames, content_head, method_frame
+from celeriac.amqp.frames import CONTENT_HEAD_BYTES, content_frames, content_head, method_frame
 from celeriac.amqp.messages import CONFIRMED, REJECTED, Fate, Message, Publication
 from celeriac.amqp.methods import Method, encode_method, name_of
 from celeriac.amqp.properties import encode_properties
@@ -60,7 +60,10 @@ class Channel:
         """Send a method that is answered, by ``<name>-ok`` or one of ``expects``."""
         self._check()
         call = Call(name, expects or (name + "-ok",))
-        self.connection.pieces.append(method_frame(self.number, encode_method(name, arguments)))
+        payload = encode_method(name, arguments)
+        if len(payload) > self.connection.body_limit:
+            raise Unencodable(f"The arguments of {name} do not fit into a frame of {self.connection.body_limit} bytes.")
+        self.connection.pieces.append(method_frame(self.number, payload))
         self._calls.append(call)
         if name == "channel.close":
             self.is_closing = True
@@ -77,8 +80,11 @@ class Channel:
             prefix = prefixes.get((one.exchange, one.routing_key, one.mandatory))
             if prefix is None:
                 prefix = self._prefix(one)
+            raw = encode_properties(one.properties, one.headers)
+            if len(raw) + CONTENT_HEAD_BYTES > body_limit:
+                raise Unencodable(f"Headers of {len(raw)} bytes do not fit into a frame of {body_limit} bytes.")
             pieces.append(prefix)
-            pieces += content_frames(number, encode_properties(one.properties, one.headers), one.body, body_limit)
+            pieces += content_frames(number, raw, one.body, body_limit)
         self.connection.pieces += pieces
         if self._confirms is not None:
             return self._confirms.register(publications)

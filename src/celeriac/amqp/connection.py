@@ -73,7 +73,10 @@ class Connection:
         self._channels: dict[int, Channel] = {}
         self._channel_max = 0
         self._payload_limit = _FRAME_MAX_BEFORE_TUNE - FRAME_OVERHEAD_BYTES
-        self._rest = b""
+        #: what came of a frame that is not whole yet, how much that is, and how much makes it worth a look
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+        self._wanted_bytes = 1
         self._read_at = self._written_at = now
         self._consumer_tags: dict[bytes, str] = {}
         self._places: dict[bytes, tuple[str, str]] = {}
@@ -150,10 +153,16 @@ class Connection:
             self.lost("The broker closed the connection without a word.", events)
             return events
         self._read_at = now
-        if self._rest:
-            data = self._rest + data
+        self._parts.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes < self._wanted_bytes:
+            return events
+        if len(self._parts) > 1:
+            data = b"".join(self._parts)
         try:
-            self._rest = data[self._frames(data, events) :]
+            rest = data[self._frames(data, events) :]
+            self._parts = [rest] if rest else []
+            self._held_bytes = len(rest)
         except ConnectionClosed as error:
             self._give_up(error, events)
         except (Malformed, IndexError, struct_error, UnicodeDecodeError) as error:
@@ -164,6 +173,7 @@ class Connection:
     def _frames(self, data: bytes, events: list[Event]) -> int:
         """Work through the whole frames in ``data``; where the rest begins."""
         at = 0
+        self._wanted_bytes = 1
         last_head = len(data) - FRAME_OVERHEAD_BYTES
         if self._stage == "start":
             self._check_greeting(data)
@@ -176,6 +186,7 @@ class Connection:
             start = at + FRAME_HEAD_BYTES
             end = start + length
             if end >= len(data):
+                self._wanted_bytes = end + 1 - at
                 break
             if data[end] != END:
                 raise ProtocolViolation(501, "The broker sent a frame without its end.")
@@ -329,7 +340,7 @@ class Connection:
 
     def _end(self, error: ConnectionClosed, events: list[Event]) -> None:
         self.error = error
-        self._rest = b""
+        self._parts = []
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.fail(error, events)

@@ -139,20 +139,21 @@ def _writer(names: tuple[str, ...]) -> tuple[int, list[tuple[str, int]]]:
     return plan
 
 
+_OCTETS = [bytes((number,)) for number in range(256)]
+
+
 def _short(name: str, value: object) -> bytes:
     if not isinstance(value, str):
-        value = str(value) if isinstance(value, int) else _no_string(name, value)
+        if not isinstance(value, int):
+            raise Unencodable(f"The property {name} must be a string, not {type(value).__name__}.")
+        value = str(value)
     try:
         data = value.encode()
+        return _OCTETS[len(data)] + data
     except UnicodeEncodeError:
         raise Unencodable(f"The property {name} holds a lone surrogate.") from None
-    if len(data) > 255:
-        raise Unencodable(f"The property {name} is longer than 255 bytes.")
-    return bytes((len(data),)) + data
-
-
-def _no_string(name: str, value: object) -> str:
-    raise Unencodable(f"The property {name} must be a string, not {type(value).__name__}.")
+    except IndexError:
+        raise Unencodable(f"The property {name} is longer than 255 bytes.") from None
 
 
 def _number(name: str, kind: int, value: object) -> bytes:
@@ -161,7 +162,7 @@ def _number(name: str, kind: int, value: object) -> bytes:
     limit = 0xFF if kind == _OCTET else 0xFFFFFFFFFFFFFFFF
     if not isinstance(value, int) or not 0 <= value <= limit:
         raise Unencodable(f"The property {name} must be a whole number from 0 to {limit}.")
-    return bytes((value,)) if kind == _OCTET else _PACK_UINT64(value)
+    return _OCTETS[value] if kind == _OCTET else _PACK_UINT64(value)
 
 
 def _raw_table(data: bytes) -> bytes:

@@ -32,8 +32,8 @@ from celeriac.app.task import AsyncTask, add_trail
 from celeriac.app.task import Task as BaseTask
 from celeriac.canvas.signature import Signature, signature
 from celeriac.client.sender import BULK
-from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured, OperationalError
+from celeriac.clock import SYSTEM_CLOCK, LamportClock
+from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured
 from celeriac.ids import anonymous_node
 from celeriac.ids import task_id as new_id
 from celeriac.settings.loading import Configuration, zone
@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from celeriac.app.backend import Backend
+    from celeriac.app.control import Control
+    from celeriac.app.events import Events
     from celeriac.app.group_result import GroupResult as Group
     from celeriac.app.group_result import ResultSet as Results
     from celeriac.client.outbox import Outbox
+    from celeriac.client.remote import Channel, Remote
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
     from celeriac.results.base import Replies, ResultStore
@@ -306,7 +309,10 @@ class Celeriac:
         def make() -> Sender:
             from celeriac.client.sender import Sender
 
-            return Sender(lambda: self.transport, self.publish_policy, SYSTEM_CLOCK)
+            sender = Sender(lambda: self.transport, self.publish_policy, SYSTEM_CLOCK)
+            if self.settings.task_send_sent_event:
+                sender.on_sent = self.events.tell_sent
+            return sender
 
         return cast("Sender", self._connections.get("sender") or self._connection("sender", make))
 
@@ -328,12 +334,57 @@ class Celeriac:
 
         return cast("Tracker", self._connection("tracker", make))
 
+    @property
+    def clock(self) -> LamportClock:
+        """Counts what this process sends and hears of remote control and events (Celery's ``app.clock``)."""
+        return cast("LamportClock", self._connection("clock", LamportClock))
+
+    @property
+    def remote(self) -> Remote:
+        """What talks to the workers; ``control`` is its face."""
+
+        def make() -> Remote:
+            from celeriac.client.remote import Remote
+
+            return Remote(lambda: self.transport, lambda: self.control_channel, self.clock, SYSTEM_CLOCK)
+
+        return cast("Remote", self._connection("remote", make))
+
+    @property
+    def control_channel(self) -> Channel:
+        from celeriac.app.wiring import control_channel_of
+
+        return cast("Channel", self._part("control_channel", control_channel_of))
+
+    @property
+    def control(self) -> Control:
+        """Asks and tells the workers: ``app.control.ping()``, ``app.control.inspect().active()``."""
+
+        def make() -> Control:
+            from celeriac.app.control import Control
+
+            return Control(self)
+
+        return cast("Control", self._connection("control", make))
+
+    @property
+    def events(self) -> Events:
+        """Hears and sends events: ``app.events.Receiver``, ``.Dispatcher``, ``.State``."""
+
+        def make() -> Events:
+            from celeriac.app.events import Events
+
+            return Events(self)
+
+        return cast("Events", self._connection("events", make))
+
     def close(self) -> None:
         """Close all connections; using the app again opens new ones."""
         with self._lock:
             parts, self._connections = self._connections, {}
-        if "sender" in parts:
-            parts["sender"].close()
+        for name in ("sender", "remote", "events"):
+            if name in parts:
+                parts[name].close()
         for part in (parts.get("transport"), parts.get("reading"), *parts.get("store", ())):
             if part is not None:
                 part.close()
@@ -598,29 +649,12 @@ class Celeriac:
 
         return GroupResult(id, results, parent, app=self)
 
-    def revoke(self, task_id: str | Iterable[str], terminate: bool = False) -> None:
-        """Take tasks back that wait in their queues; their state becomes REVOKED.
+    def revoke(self, task_id: str | Iterable[str], terminate: bool = False, **how: Any) -> Any:
+        """Take tasks back: no worker that lives now will run them; ``terminate`` ends those that run.
 
-        Works where the broker can remove a waiting message by its id. A task that has been taken by a worker is not
-        reached. Raises ``NotImplementedError`` where the broker can't, ``OperationalError`` for tasks it doesn't hold.
+        As ``app.control.revoke``, whose further options it takes.
         """
-        ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        if terminate:
-            raise NotImplementedError("running tasks cannot be terminated from outside yet: call revoke() without it")
-        admin = self.transport.admin()
-        remove = getattr(admin, "revoke", None)
-        if remove is None:
-            raise NotImplementedError(f"this broker ({type(self.transport).__name__}) cannot take messages back")
-        missing = [one for one in ids if not remove(one)]
-        if self.store is not None:
-            from celeriac.errors import TaskRevokedError
-
-            removed = [one for one in ids if one not in missing]
-            self.store.write(
-                [self.backend.record(one, TaskRevokedError("revoked"), "REVOKED") for one in removed]
-            )  # fmt: skip
-        if missing:
-            raise OperationalError(f"not waiting in a queue, so not revoked: {', '.join(missing)}")
+        return self.control.revoke(task_id, terminate=terminate, **how)
 
     # ── being current ────────────────────────────────────────────────────────────────────────────────────────
 

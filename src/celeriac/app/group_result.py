@@ -199,7 +199,7 @@ class ResultSet(Generic[R]):
             result.forget()
 
     def revoke(self, connection: Any = None, terminate: bool = False, signal: Any = None, **_: Any) -> None:
-        self.app.revoke([leaf.id for leaf in self.leaves()], terminate=terminate)
+        self.app.control.revoke([leaf.id for leaf in self.leaves()], terminate=terminate, signal=signal)
 
     # ── as a value ───────────────────────────────────────────────────────────────────────────────────────────
 

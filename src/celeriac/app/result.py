@@ -6,14 +6,14 @@ several tasks are in ``group_result.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, IncompleteStream, TaskRevokedError
+from celeriac.errors import BackendError, ImproperlyConfigured, IncompleteStream, TaskRevokedError
 from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.rules import states
 
@@ -156,7 +156,11 @@ class AsyncResult(Generic[R]):
 
     def _too_late(self, timeout: float | None) -> ResultTimeout:
         name = f" of {self.task_name}" if self.task_name else ""
-        return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; its state is {self.state}")
+        try:
+            ending = f"its state is {self.state}"
+        except BackendError as error:
+            ending = f"its state cannot be read: {error}"
+        return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; {ending}")
 
     def _parents(self) -> list[AsyncResult[Any]]:
         found: list[AsyncResult[Any]] = []
@@ -297,8 +301,20 @@ class AsyncResult(Generic[R]):
         self, connection: Any = None, terminate: bool = False, signal: Any = None, wait: bool = False,
         timeout: float | None = None,
     ) -> None:  # fmt: skip
-        """Take the task back while it waits in its queue; see ``Celeriac.revoke`` for what can't be taken back."""
-        self.app.revoke(self.id, terminate=terminate)
+        """Tell the workers not to run the task; ``terminate`` ends it if it runs. ``wait`` for them to say that they
+        have heard, up to ``timeout`` seconds (1)."""
+        self.app.control.revoke(
+            self.id, terminate=terminate, signal=signal, reply=wait, timeout=1.0 if timeout is None else timeout
+        )
+
+    def revoke_by_stamped_headers(
+        self, headers: Mapping[str, Any], connection: Any = None, terminate: bool = False, signal: Any = None,
+        wait: bool = False, timeout: float | None = None,
+    ) -> None:  # fmt: skip
+        """Tell the workers not to run tasks that are stamped with these headers."""
+        self.app.control.revoke_by_stamped_headers(
+            headers, terminate=terminate, signal=signal, reply=wait, timeout=1.0 if timeout is None else timeout
+        )
 
     def then(
         self, callback: Callable[[AsyncResult[R]], Any], on_error: Callable[..., Any] | None = None, weak: bool = False

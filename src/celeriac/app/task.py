@@ -439,9 +439,13 @@ class Task(Generic[P, R]):
         self.backend.store_result(task_id, meta, cast("str", state), request=self.request, **more)
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:
-        """Tell whoever listens to this process's telemetry; nobody's listening costs nothing."""
+        """Send an event of your own, such as ``self.send_event("task-progress", percent=20)``, to monitors.
+
+        Also tells whoever listens to this process's telemetry. A broker that is away is no reason to fail.
+        """
         if telemetry.wanted(TaskEvent):
             telemetry.emit(TaskEvent(kind=type_, id=self.request.id or "", fields=fields))
+        self.app.events.tell(type_, {"uuid": self.request.id, **fields})
 
     def add_trail(self, result: Result[Any] | GroupResult[Any]) -> Result[Any] | GroupResult[Any]:
         """Count ``result`` among the children of the running attempt."""

@@ -14,7 +14,6 @@ import click
 from celeriac.cli.failures import Failure, describe
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.options import COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
-from celeriac.cli.output import note
 from celeriac.cli.pidfile import held
 from celeriac.errors import QueueNotFound
 from celeriac.ids import node_name
@@ -74,12 +73,12 @@ def select_queues(
 @click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB")
 @click.option("--shutdown-grace", type=click.FloatRange(0), help="Seconds running tasks get when the worker stops.")
 @click.option("--purge", "--discard", is_flag=True, help="Empty the queues first. There is no way back.")
-@click.option("-E", "--task-events", "--events", is_flag=True, help="Send events (in a later release).")
+@click.option("-E", "--task-events", "--events", is_flag=True, help="Send task events to monitors.")
 @click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
 @click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
 @click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
-@click.option("--without-heartbeat", is_flag=True, expose_value=False, hidden=True)
-@click.option("--heartbeat-interval", type=int, expose_value=False, hidden=True)
+@click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
+@click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
 @later_release("--autoscale", what="Autoscaling")
 @later_release("-B", "--beat", what="The embedded beat")
 @later_release("-D", "--detach", what="Detaching")
@@ -105,8 +104,6 @@ def worker(invocation: Invocation, /, **options: Any) -> None:
     with ExitStack() as stack:
         if options["pidfile"]:
             stack.enter_context(held(Path(expand_path(options["pidfile"], node))))
-        if options["task_events"] and not invocation.quiet:
-            note("-E: this release sends no events; the option does nothing yet.")
         status = run_worker(app, worker_options(app, node, options, invocation), additions.loader(target))
     raise click.exceptions.Exit(status)
 
@@ -187,6 +184,9 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         soft_time_limit=options["soft_time_limit"],
         shutdown_grace=options["shutdown_grace"],
         purge=options["purge"],
+        task_events=True if options["task_events"] else None,
+        heartbeat=not options["without_heartbeat"],
+        heartbeat_interval=options["heartbeat_interval"],
         log_level=options["loglevel"],
         log_file=expand_path(log_file, node) if log_file else None,
         log_color=None if invocation.color else False,
@@ -201,5 +201,6 @@ def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
 
     tasks = app.worker_registry().tasks
     return build_worker(
-        options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport
-    ).run()
+        options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport,
+        find_queue=app.router.queue,
+    ).run()  # fmt: skip

@@ -1,4 +1,5 @@
-"""Running a coroutine to its end for a caller that blocks: eager calls of ``async def`` tasks.
+"""Between the colours: a coroutine for a caller that blocks (eager calls of ``async def`` tasks), a blocking method
+for coroutines (remote control).
 
 Not for workers, whose coroutines run on a loop of their own.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -47,3 +48,14 @@ def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner() as runner:
         return runner.run(coroutine, context=contextvars.copy_context())
+
+
+def in_thread(method: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
+    """The same method for coroutines: it blocks a helper thread instead of the caller's loop."""
+
+    async def twin(*args: Any, **kwargs: Any) -> T:
+        return await asyncio.to_thread(method, *args, **kwargs)
+
+    twin.__name__ = f"a{method.__name__}"
+    twin.__doc__ = f":meth:`{method.__name__}` for coroutines."
+    return twin

@@ -87,6 +87,8 @@ class Sender:
         self._publisher: Publisher | None = None
         self._owner = 0  # pid of the process that made the publisher
         self._declared: set[str] = set()
+        #: called with every batch that the broker has taken; must not raise
+        self.on_sent: Callable[[Sequence[Outgoing]], None] | None = None
 
     def prepare(self, call: TaskCall, route: Route) -> Outgoing:
         """The message of a call: encoded, addressed and timed, not yet sent."""
@@ -121,6 +123,8 @@ class Sender:
             self._sleep(pause)
         if after_task_publish.receivers:
             _tell_sent(batch)
+        if self.on_sent is not None:
+            self.on_sent(batch)
 
     def send_bulk(self, batch: Sequence[Outgoing], policy: PublishPolicy | None = None) -> None:
         """:meth:`send` for any number of messages, in batches the broker takes.

@@ -7,7 +7,7 @@ decodes a body and never runs user code. Requests and outcomes cross a socket as
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from celeriac.executors.context import Context
 
 __all__ = [
-    "Envelope", "Executor", "Failed", "Ignored", "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions",
-    "Registry", "Rejected", "Request", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Cancel", "Envelope", "Executor", "Failed", "Ignored", "InWork", "Inspectable", "Loader", "LogOptions", "Lost",
+    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Request", "Resizable", "ResultRecord", "Runnable",
+    "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -232,6 +233,11 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, int] = {}
 
 
+#: ``soft``: an exception is raised in the task; ``hard``: its process is killed; ``unstarted``: only if the task has
+#: not begun
+Cancel = Literal["soft", "hard", "unstarted"]
+
+
 class Executor(Protocol):
     """Runs requests. One owner, on one asyncio loop; never raises for a task's own faults."""
 
@@ -253,10 +259,40 @@ class Executor(Protocol):
         """Wait for at least one outcome and return all there are."""
         ...
 
-    def cancel(self, task_id: str, how: Literal["soft", "hard"]) -> bool:
-        """Ask (soft: an exception in the task) or force (hard: its process is killed). False: not here."""
+    def cancel(self, task_id: str, how: Cancel) -> bool:
+        """Make it end, or not begin. False: not here. What begins in this moment may be met or missed."""
         ...
 
     async def stop(self, grace: float) -> Sequence[Request]:
         """Stop: the unstarted are returned, the running get ``grace`` seconds, then are killed (outcome Lost)."""
+        ...
+
+
+class InWork(msgspec.Struct, frozen=True):
+    """A request that runs now."""
+
+    id: str
+    pid: int  #: of the process it runs in
+    since: float  #: ``time.monotonic()`` of its start
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """Optional, on an Executor: for people who look."""
+
+    def in_work(self) -> Sequence[InWork]:
+        """What runs at this moment; microseconds per child. May contain what has just ended."""
+        ...
+
+    def processes(self) -> Sequence[int]:
+        """The process ids of the children."""
+        ...
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """Optional, on an Executor whose number of processes can change while it runs."""
+
+    def resize(self, children: int) -> None:
+        """Have so many processes from now on; what runs in those that go is let end. Does not block."""
         ...

@@ -39,7 +39,8 @@ _NOT_CUSTOM = frozenset(_FROM_HEADERS) | frozenset(_DEFAULTS) | {
 class Context:
     """One attempt at a task, as the task sees it. Also usable without a message: ``Context(id=..., args=...)``.
 
-    Any attribute may be set; what is neither set, nor in the message, nor a name of Celery's raises AttributeError.
+    Any attribute may be set; what is neither set, nor a header of the message, nor a name of Celery's raises
+    AttributeError.
     """
 
     if TYPE_CHECKING:
@@ -119,9 +120,16 @@ class Context:
         elif name in _DEFAULTS:
             return _DEFAULTS[name]
         else:
-            raise AttributeError(f"the request has no attribute {name!r}")
+            value = self._custom_header(name)
         self.__dict__[name] = value
         return value
+
+    def _custom_header(self, name: str) -> Any:
+        """Celery's tasks read headers of their own as attributes."""
+        request = self.__dict__.get("_request")
+        if request is None or name.startswith("_") or name not in request.envelope.headers:
+            raise AttributeError(f"the request has no attribute {name!r}")
+        return request.envelope.headers[name]
 
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key, default)

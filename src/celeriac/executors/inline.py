@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from celeriac import plugins
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError, UnsafeCombination
-from celeriac.executors.base import Loader, Lost, Outcome, PoolOptions, Registry, Request
+from celeriac.executors.base import Cancel, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
 from celeriac.executors.crews.loops import new_event_loop
 from celeriac.executors.runner import Runner
 from celeriac.executors.time_limits import ThreadWindow, Window
@@ -46,6 +47,7 @@ class InlineExecutor:
         self._waiting: deque[Request] = deque()
         #: what the thread is busy with, and the number by which an interruption finds it
         self._current: Request | None = None
+        self._since = 0.0
         self._number = 0
         self._window: Window = Window()
         self._task: asyncio.Task[Outcome] | None = None
@@ -104,7 +106,7 @@ class InlineExecutor:
             if not self._ended:
                 await self._change.wait()
 
-    def cancel(self, task_id: str, how: Literal["soft", "hard"]) -> bool:
+    def cancel(self, task_id: str, how: Cancel) -> bool:
         with self._lock:
             for request in self._waiting:
                 if request.id == task_id:
@@ -115,8 +117,17 @@ class InlineExecutor:
             current = self._current
         if current is None or current.id != task_id:
             return False
-        self._interrupt(self._number, "revoked")
+        if how != "unstarted":
+            self._interrupt(self._number, "revoked")
         return True
+
+    def in_work(self) -> Sequence[InWork]:
+        with self._lock:
+            current = self._current
+            return [] if current is None else [InWork(current.id, os.getpid(), self._since)]
+
+    def processes(self) -> Sequence[int]:
+        return [os.getpid()]
 
     async def stop(self, grace: float) -> Sequence[Request]:
         """As the seam says, but what does not heed the soft end is left behind and reported as lost."""
@@ -165,6 +176,7 @@ class InlineExecutor:
                 request = self._waiting.popleft()
                 self._number += 1
                 self._current = request
+                self._since = self._clock.monotonic()
                 is_coroutine = self._runner.is_coroutine(request)
                 self._window = Window() if is_coroutine else thread_window
                 self._window.begin(self._number)

@@ -12,6 +12,7 @@ import inspect
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from redis import connection as vendor
 from redis import exceptions
 
 from celeriac.redis.address import Address, Endpoint, Login
-from celeriac.redis.errors import Fault, LinkBroken, ReplyError
+from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, ReplyError, fault_of
 from celeriac.redis.locate import servers
 
 #: what a command is made of
@@ -85,6 +86,8 @@ class Link:
         self.used_at = time.monotonic()
         #: it was idle before: what broke it may have happened long ago
         self.reused = False
+        #: the server says that it is not the one to ask: see whom to ask before the next use
+        self.misplaced = False
         #: of no more use
         self.broken = False
         #: names of the scripts that this server is known to have
@@ -140,6 +143,8 @@ class Link:
                     self._pushed.append(reply)
                 else:
                     self.used_at = time.monotonic()
+                    if isinstance(reply, ReplyError) and fault_of(reply) is Fault.STANDBY:
+                        self.misplaced = True
                     return reply
         except BaseException as error:
             raise self._break(error, sent=True) from error
@@ -154,8 +159,7 @@ class Link:
         try:
             self._parse_pushed()
             if not self._pushed and self._readable(wait):
-                self._limit(None)
-                self._feed()
+                self._feed_at_once()
                 self._parse_pushed()
         except BaseException as error:
             raise self._break(error, sent=False) from error
@@ -191,8 +195,13 @@ class Link:
     def is_stale(self) -> bool:
         """Whether an idle link has been closed by the other side, or has something to say that nobody asked for."""
         try:
-            return self.broken or self.pid != os.getpid() or self._readable(0)
-        except (OSError, ValueError):
+            if self.broken or self.pid != os.getpid():
+                return True
+            if self._pending is not None and self._readable(0):
+                self._feed_at_once()
+                return self._reader.has_data()
+            return self._readable(0)
+        except (*VENDOR_ERRORS, ValueError):
             return True
 
     def _feed(self) -> None:
@@ -200,6 +209,17 @@ class Link:
         if not data:
             raise LinkBroken("the server closed the connection", Fault.UNREACHABLE, sent=True)
         self._reader.feed(data)
+
+    def _feed_at_once(self) -> None:
+        """What can be read; TLS may have had something to say of its own, and no data with it."""
+        if self._pending is None:
+            self._limit(None)
+            self._feed()
+            return
+        self._timeout = 0.0
+        self._socket.settimeout(0.0)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._feed()
 
     def _limit(self, deadline: float | None) -> None:
         timeout = self._answer_timeout
@@ -272,10 +292,25 @@ def _connect(
     connection: Any = _connection_class(endpoint)(**connection_arguments(address, endpoint, limit))
     try:
         connection.connect()
-    except BaseException:
+    except BaseException as error:
         connection.disconnect()
-        raise
+        explained = _explained(error, endpoint)
+        if explained is None:
+            raise
+        raise explained from error
     return Link(connection, endpoint, answer_timeout or address.answer_timeout)
+
+
+def _explained(error: BaseException, endpoint: Endpoint) -> LinkBroken | None:
+    """Who speaks TLS to a plain port, or plainly to one of TLS, gets silence or a slammed door."""
+    fault = fault_of(error)
+    if endpoint.login.security is not None and fault is Fault.SLOW:
+        return LinkBroken("no TLS was agreed upon in time; a port without TLS is silent, too", fault, sent=False)
+    closed = isinstance(error.__context__, ConnectionResetError) or "closed by server" in str(error)
+    if endpoint.login.security is None and fault is Fault.UNREACHABLE and closed:
+        text = "the server closed the connection when it was greeted; if it speaks TLS, write rediss://"
+        return LinkBroken(text, fault, sent=False)
+    return None
 
 
 def _connection_class(endpoint: Endpoint) -> Any:
@@ -337,23 +372,22 @@ class Links:
             if not self._free.acquire(timeout=left):
                 raise LinkBroken(f"all {self._limit} connections are in use", Fault.SLOW, sent=False)
         try:
-            while True:
-                try:
-                    link = self._idle.pop()
-                except IndexError:
-                    return open_link(self.address, deadline)
+            while (link := self._idle_one()) is not None:
                 if self._is_fresh(link, deadline):
                     return link
                 link.close()
+            return open_link(self.address, deadline)
         except BaseException:
             if self._free is not None:
                 self._free.release()
             raise
 
     def give_back(self, link: Link) -> None:
-        """For the next one to use; a broken link is forgotten."""
+        """For the next one to use; a broken link is forgotten, and one to a server that is no master now, closed."""
         if self._pid != os.getpid() or link.pid != self._pid:
             return
+        if link.misplaced:
+            link.close()
         if not link.broken:
             link.reused = True
             self._idle.append(link)
@@ -367,6 +401,12 @@ class Links:
             yield link
         finally:
             self.give_back(link)
+
+    def _idle_one(self) -> Link | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # asked for, not looked up: threads share the list
+            return None
 
     def _is_fresh(self, link: Link, deadline: float | None) -> bool:
         if link.is_stale():

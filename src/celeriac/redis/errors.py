@@ -65,6 +65,10 @@ CODES: dict[str, Fault] = {
 
 #: words in error replies that have no code of their own (``ERR …``)
 PHRASES: tuple[tuple[str, Fault], ...] = (
+    # scripts of servers before 7.0 wrap the reply of the command that failed
+    ("-READONLY ", Fault.STANDBY),
+    ("-OOM ", Fault.FULL),
+    ("-MISCONF ", Fault.FULL),
     ("max number of clients reached", Fault.UNREACHABLE),
     ("without any password configured", Fault.REFUSED),
     ("invalid password", Fault.REFUSED),
@@ -116,12 +120,10 @@ def fault_of(error: BaseException) -> Fault:
     """The row of the table that ``error`` belongs to."""
     if isinstance(error, LinkBroken):
         return error.fault
-    # redis-py wraps what the socket raised while it connects
-    inner = error.__cause__ or error.__context__
-    if isinstance(error, vendor.ConnectionError) and isinstance(inner, ssl.SSLError):
-        return Fault.SLOW if isinstance(inner, TimeoutError) else _tls_fault(inner)
-    if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
-        return _tls_fault(error)
+    inner = _innermost(error)
+    if isinstance(inner, ssl.SSLError) and not isinstance(inner, TimeoutError):
+        # a connection that ends within TLS may be a server that goes down
+        return Fault.UNREACHABLE if isinstance(inner, ssl.SSLEOFError | ssl.SSLZeroReturnError) else Fault.MISPLACED
     if isinstance(error, vendor.RedisError) and (named := _named(str(error))) is not None:
         return named
     for kind, fault in CLASSES:
@@ -130,9 +132,14 @@ def fault_of(error: BaseException) -> Fault:
     return Fault.OTHER
 
 
-def _tls_fault(error: ssl.SSLError) -> Fault:
-    # a connection that ends within TLS may be a server that goes down
-    return Fault.UNREACHABLE if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else Fault.MISPLACED
+def _innermost(error: BaseException) -> BaseException:
+    """What the socket raised, which redis-py wraps while it connects; else the error itself."""
+    found: BaseException | None = error
+    for _ in range(5):
+        if found is None or isinstance(found, OSError):
+            break
+        found = found.__cause__ or found.__context__
+    return found if isinstance(found, OSError) and isinstance(error, vendor.ConnectionError | OSError) else error
 
 
 def _named(text: str) -> Fault | None:
@@ -144,14 +151,12 @@ def _named(text: str) -> Fault | None:
 
 def describe(error: BaseException) -> str:
     """What happened, in the server's or the system's own words."""
-    inner = error.__cause__ or error.__context__
-    if isinstance(error, vendor.ConnectionError) and isinstance(inner, OSError) and not isinstance(error, LinkBroken):
-        error = inner
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    inner = error if isinstance(error, LinkBroken) else _innermost(error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {getattr(inner, 'verify_message', inner)}"
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    return str(inner) or type(inner).__name__
 
 
 _ADVICE = {

@@ -84,14 +84,14 @@ class Keys:
         separator = options.get("sep", _DEFAULT_SEPARATOR)
         if isinstance(separator, bytes):
             separator = separator.decode("latin-1")
-        steps = tuple(sorted({0, *options.get("priority_steps", _DEFAULT_STEPS)}))
+        steps = {0, *options.get("priority_steps", _DEFAULT_STEPS)}
         if not all(isinstance(step, int) and 0 <= step <= _HIGHEST_PRIORITY for step in steps):
             raise ImproperlyConfigured(
                 f"broker_transport_options: priority_steps must be whole numbers from 0 to {_HIGHEST_PRIORITY}"
             )
         if not isinstance(separator, str) or not separator:
             raise ImproperlyConfigured("broker_transport_options: sep must be text, and not empty")
-        return cls(str(options.get("global_keyprefix") or ""), separator, steps)
+        return cls(str(options.get("global_keyprefix") or ""), separator, tuple(sorted(steps)))
 
     # ── Celery's ─────────────────────────────────────────────────────────────────────────────────────────────────
 

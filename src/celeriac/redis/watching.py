@@ -102,6 +102,8 @@ class Line:
 
     def _connected(self, deadline: float) -> Link:
         link = self._link
+        if link is not None and link.misplaced:
+            link.close()
         if link is None or link.broken:
             self.subscribed = {}
             self._looked_at = 0.0

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from celeriac.errors import BackendStoreError, ImproperlyConfigured
-from celeriac.redis.address import CONNECT_TIMEOUT, address_of
+from celeriac.redis.address import address_of
 from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
@@ -39,6 +39,8 @@ _JUDGEMENTS = 5
 _PATIENCE = 10.0
 #: seconds between two attempts to watch
 _PAUSE = 0.1
+#: seconds that a call may take while the server is away
+_TROUBLED = 1.0
 #: seconds that a look may take, however little time is left
 _LEAST_LOOK = 0.25
 
@@ -139,7 +141,7 @@ class RedisStore:
     def _store(self, records: Sequence[ResultRecord], judged: Sequence[str] = ()) -> list[ResultRecord]:
         """One script call. Returns those that it left alone, since it cannot read what is stored."""
         keys, arguments = self._records.arguments(records, judged)
-        unsure: list[int] = self._call(lambda link: self._script.run(link, keys, arguments))
+        unsure: list[int] = self._call(lambda link, deadline: self._script.run(link, keys, arguments, deadline))
         return [records[number - 1] for number in unsure]
 
     def _store_judged(self, records: list[ResultRecord]) -> None:
@@ -172,16 +174,16 @@ class RedisStore:
         return 0
 
     def _ask(self, command: str, arguments: Sequence[Argument]) -> Any:
-        return self._call(lambda link: link.call(command, *arguments))
+        return self._call(lambda link, deadline: link.call(command, *arguments, deadline=deadline))
 
-    def _call(self, work: Callable[[Link], T]) -> T:
+    def _call(self, work: Callable[[Link, float | None], T]) -> T:
         """Once more after a connection that was idle turned out to be dead: all that is done here may be repeated."""
-        # in trouble that waiters have noticed, nobody hangs for the full time again
-        deadline = time.monotonic() + CONNECT_TIMEOUT if self._away_since else None
+        # in trouble that those who wait have noticed, nobody hangs for the full time again
+        deadline = time.monotonic() + _TROUBLED if self._away_since else None
         link = self._links.take(deadline)
         reused = link.reused
         try:
-            return work(link)
+            return work(link, deadline)
         except LinkBroken as error:
             again = reused if error.fault is Fault.UNREACHABLE else self.address.retry_on_timeout
             if not again or error.fault not in (Fault.UNREACHABLE, Fault.SLOW):
@@ -189,7 +191,7 @@ class RedisStore:
         finally:
             self._links.give_back(link)
         with self._links.borrow(deadline) as fresh:
-            return work(fresh)
+            return work(fresh, deadline)
 
     # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -69,12 +69,12 @@ def after_reject(policy: AckPolicy, requeue: bool) -> Fate:
 
 def after_loss(policy: AckPolicy, cause: str, started: bool, delivery: int, retries: int) -> Loss:
     """The process running the attempt is gone. ``delivery``: which start of this message it was, from 1."""
+    if cause == "revoked":  # before it started, too: nobody wants it any more
+        return Loss(after_success(policy), states.REVOKED, "TaskRevokedError")
     if not started:
         return Loss(Fate.RELEASE if policy.late else Fate.RESEND, None)
     if cause == "hard_limit":
         return Loss(_after_timeout(policy), states.FAILURE, "TimeLimitExceeded")
-    if cause == "revoked":
-        return Loss(after_success(policy), states.REVOKED, "TaskRevokedError")
     if policy.retry_on_worker_lost and cause != "stopped":
         if policy.max_retries is None or retries < policy.max_retries:
             return Loss(Fate.RETRY, states.RETRY, "WorkerLostError")

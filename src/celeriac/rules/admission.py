@@ -84,6 +84,7 @@ class AdmissionPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_POLICY = AdmissionPolicy()
+NO_STAMPS: Mapping[str, Container[str]] = {}
 
 
 def decide(
@@ -93,11 +94,12 @@ def decide(
     now: float,
     policy: AdmissionPolicy = DEFAULT_POLICY,
     revoked: Collection[str] = (),
+    stamps: Mapping[str, Container[str]] = NO_STAMPS,
 ) -> Decision:
     """What to do with the message of these headers.
 
     ``attempt``: how often it was started before; None where the broker does not count. ``now``: seconds since the
-    epoch.
+    epoch. ``revoked``: ids, ``stamps``: values of stamped headers whose tasks nobody wants any more.
     """
     name = headers.get("task")
     if type(name) is not str or name not in tasks or not is_safe_id(headers.get("id")):
@@ -107,7 +109,7 @@ def decide(
         if attempt >= policy.crash_budget + BENEFIT_OF_DOUBT:
             return Poison(attempt)
         may_run = ISOLATE
-    if revoked and headers["id"] in revoked:
+    if (revoked and headers["id"] in revoked) or (stamps and is_stamped(headers, stamps)):
         return Discard("revoked")
     eta, expires = headers.get("eta"), headers.get("expires")
     if eta is None and expires is None:
@@ -123,6 +125,19 @@ def decide(
     if due is None or due <= now:
         return may_run
     return _wait(due if end is None else min(due, end), now, policy)
+
+
+def is_stamped(headers: Mapping[str, Any], stamps: Mapping[str, Container[str]]) -> bool:
+    """Whether the message bears one of these stamps: ``{header: values}``."""
+    borne = headers.get("stamps")
+    if not isinstance(borne, dict):
+        return False
+    for name, values in stamps.items():
+        found = borne.get(name)
+        for value in found if isinstance(found, list | tuple) else (found,):
+            if value is not None and str(value) in values:
+                return True
+    return False
 
 
 def _refuse(headers: Mapping[str, Any]) -> Quarantine | Unknown:

@@ -225,8 +225,9 @@ class Router:
         exchange = options.pop("exchange", None)
         routing_key = options.pop("routing_key", None)
         exchange_type = options.pop("exchange_type", None) or queue.exchange_type
-        if not exchange and not routing_key and exchange_type == "direct":
-            # the broker's own exchange finds the queue by name: no binding has to be in place (wire.md, 7)
+        if exchange_type == "direct" and not (exchange and routing_key):
+            # The broker's own exchange finds the queue by name: no binding has to be in place (wire.md, 7). As in
+            # Celery a direct exchange is used only where a call or route names both it and the key.
             return Routed(Route("", queue.name), queue, options)
         route = Route(
             exchange if exchange is not None else queue.exchange,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
     "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
-    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Release", "Route", "Settlement", "Subscription", "Taken",
-    "Transport", "Verdict",
+    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement", "Subscription",
+    "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -196,6 +196,15 @@ class Keeps(Consumer, Protocol):
         ...
 
 
+@runtime_checkable
+class Redirects(Consumer, Protocol):
+    """Optional, on a Consumer that can be given other queues while it holds messages."""
+
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        """Receive from these from now on; what is held stays held. False: this one can't, build another."""
+        ...
+
+
 class QueueAdmin(Protocol):
     """Looks after queues. Blocking, thread-safe."""
 
@@ -261,6 +270,28 @@ class Graveyard(Protocol):
 
     def discard(self, chosen: Sequence[Buried]) -> int:
         """Throw them away; how many were still there."""
+        ...
+
+
+class Stranded(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a worker of another product took and did not settle."""
+
+    id: str
+    queue: str
+    task: str  #: "" if that is not known
+    taken_at: float | None  #: seconds since the epoch
+
+
+@runtime_checkable
+class Rescues(Protocol):
+    """Optional, on a QueueAdmin: gives back what workers of Celery left behind when they were replaced by ours."""
+
+    def stranded(self, older_than: float) -> Sequence[Stranded]:
+        """Messages that were taken more than ``older_than`` seconds ago, the oldest first."""
+        ...
+
+    def rescue(self, older_than: float) -> int:
+        """Give them back to the front of their queues; how many."""
         ...
 
 

@@ -247,6 +247,9 @@ class BoxConsumer:
         """A box holds what it handed out until it is told."""
         return [receipt for receipt in receipts if receipt not in self._held]
 
+    def redirect(self, queues: Sequence[QueueSpec]) -> None:
+        self._queues = [queue.name for queue in queues]
+
     def interrupt(self) -> None:
         self._interrupted.set()
         if self._interrupt_box is not None:

@@ -166,6 +166,11 @@ class MemoryConsumer:
     async def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         return self._engine.renew(receipts, self._clock.time() + self._settings.broker_lease)
 
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        self._queues = list(dict.fromkeys(queue.name for queue in queues))
+        self._news.set()
+        return True
+
     async def close(self) -> None:
         if self._closed:
             return

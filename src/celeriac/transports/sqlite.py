@@ -316,6 +316,13 @@ class SqliteConsumer:
         if self._bell is not None:
             self._bell.interrupt()
 
+    def redirect(self, queues: Sequence[QueueSpec]) -> None:
+        """Receive from these from now on. In the thread that receives."""
+        self._queues = list(dict.fromkeys(queue.name for queue in queues))
+        self._queues_json = msgspec.json.encode(self._queues).decode()
+        self._promising.clear()
+        self._next_due = 0
+
     # ── the settling lane ────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]:

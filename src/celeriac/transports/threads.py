@@ -21,7 +21,7 @@ from celeriac.transports.base import BlockingConsumer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celeriac.transports.base import Delivery, Outgoing, Receipt, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Receipt, Settlement
     from celeriac.wire.result_record import ResultRecord
 
 T = TypeVar("T")
@@ -160,6 +160,15 @@ class ThreadedConsumer:
     async def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         return await self.settling(lambda: self._inner.renew(receipts))
 
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        redirect = getattr(self._inner, "redirect", None)
+        if redirect is None:
+            return False
+        done = self._receiving.submit(partial(redirect, queues))
+        self._inner.interrupt()
+        await done
+        return True
+
     async def settling(self, work: Callable[[], T]) -> T:
         """Run ``work`` in the lane that settles."""
         future = self._settling.submit(work)
@@ -217,6 +226,9 @@ class CommittingConsumer:
         self, results: Sequence[ResultRecord], sends: Sequence[Outgoing], settlements: Sequence[Settlement]
     ) -> Sequence[Receipt]:
         return await self._bridge.settling(lambda: self._inner.commit(results, sends, settlements))
+
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        return await self._bridge.redirect(queues)
 
     async def close(self) -> None:
         await self._bridge.close()

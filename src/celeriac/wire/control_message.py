@@ -136,7 +136,8 @@ def _reply_to(value: Any) -> ReplyTo | None:
     if not value:
         return None
     found = _mapping(value, "reply_to of a control request")
-    exchange, key = found.get("exchange"), found.get("routing_key")
+    exchange: Any = found.get("exchange")
+    key: Any = found.get("routing_key")
     # never the default exchange: it leads to any queue by its name, those of tasks too
     if not _is_name(exchange) or not _is_name(key) or not exchange:
         raise InvalidTaskError(f"reply_to of a control request is {safe_repr(value, 200)}")

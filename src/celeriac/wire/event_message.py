@@ -95,7 +95,8 @@ def is_sound(one: Any) -> bool:
     """Whether the common fields of an event are what they should be, so that readers need not look."""
     if not isinstance(one, dict) or len(one) > _FIELDS:
         return False
-    kind, hostname, at = one.get("type"), one.get("hostname"), one.get("timestamp")
+    kind, hostname = one.get("type"), one.get("hostname")
+    at: Any = one.get("timestamp")
     if not isinstance(kind, str) or len(kind) > _TYPE_LENGTH or _TYPE.match(kind) is None:
         return False
     if not isinstance(hostname, str) or not 0 < len(hostname) <= _NAME_LENGTH:

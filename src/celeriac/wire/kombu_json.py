@@ -29,31 +29,46 @@ class _Wire(msgspec.Struct, gc=False):
     redelivered: bool = False
 
 
+class _Outgoing(msgspec.Struct, gc=False):
+    """The same for writing: in kombu's order, the body base64 by itself."""
+
+    body: bytes
+    content_encoding: Any = msgspec.field(name="content-encoding")
+    content_type: Any = msgspec.field(name="content-type")
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+
+
 #: levels of nesting that headers and properties may have
 _ROOM = DEFAULT_LIMITS.depth - 1
 
+_encode_fast = msgspec.json.Encoder().encode
 _decode_fast = msgspec.json.Decoder(_Wire).decode
 
 
 def encode_envelope(envelope: Envelope, route: Route, delivery_tag: str | None = None) -> bytes:
     """The JSON text of a message. ``delivery_tag=None``: a new one."""
-    properties = dict(envelope.properties)
+    body, headers, given = envelope.body, envelope.headers, envelope.properties
+    properties = {"priority": 0, **given}
     content_type = properties.pop("content_type", None)
     content_encoding = properties.pop("content_encoding", None)
-    properties.setdefault("priority", 0)
+    plain = json_types.is_plain(headers, _ROOM) and json_types.is_plain(properties, _ROOM)
     properties["body_encoding"] = "base64"
     properties["delivery_tag"] = delivery_tag or task_id()
-    plain = json_types.is_plain(envelope.headers, _ROOM) and json_types.is_plain(properties, _ROOM)
     properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
+    if plain:
+        try:
+            return _encode_fast(_Outgoing(body, content_encoding, content_type, headers, properties))
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            pass  # a lone surrogate, or what the careful way complains about
     return json_types.encode(
         {
-            "body": binascii.b2a_base64(envelope.body, newline=False).decode("ascii"),
+            "body": binascii.b2a_base64(body, newline=False).decode("ascii"),
             "content-encoding": content_encoding,
             "content-type": content_type,
-            "headers": envelope.headers,
+            "headers": headers,
             "properties": properties,
-        },
-        plain,
+        }
     )
 
 

@@ -34,6 +34,7 @@ from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
 from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
+from celeriac.worker.revoked import Revoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,8 +68,7 @@ class Admission:
         self._pacing = pacing
         self._hostname = hostname
         self._clock = clock
-        #: ids that are not to run; filled by remote control
-        self.revoked: set[str] = set()
+        self.revoked = Revoked(clock)
         self.on_later: Callable[[], None] = lambda: None
 
     def admit(self, batch: Sequence[Delivery]) -> None:
@@ -86,7 +86,7 @@ class Admission:
                     continue
                 envelope = normalize(envelope, limits)
                 headers = envelope.headers
-                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked)
+                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps)
                 if decision is not RUN:
                     self._divert(delivery, envelope, decision)
                     continue
@@ -108,10 +108,20 @@ class Admission:
         self._claims.add_ready(fresh)
         if telemetry.wanted(telemetry.TaskReceived):
             for claim in fresh:
-                request = claim.request
-                telemetry.emit(
-                    telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue, request=request)
-                )
+                self._tell_received(claim, now)
+
+    def _tell_received(self, claim: Claim, now: float) -> None:
+        request = claim.request
+        telemetry.emit(
+            telemetry.TaskReceived(at=now, id=claim.id, name=request.task, queue=request.queue, request=request)
+        )
+
+    def revoke(self, is_wanted: Callable[[Claim], bool]) -> list[str]:
+        """Drop what waits here and is wanted; the ids. What runs is the executor's."""
+        taken = self._claims.take_waiting(is_wanted)
+        for claim in taken:
+            self._drop(claim, Discard("revoked"))
+        return [claim.id for claim in taken]
 
     def _must_wait(self, claim: Claim, now: float) -> bool:
         """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
@@ -128,7 +138,9 @@ class Admission:
     def admit_due(self, claim: Claim) -> None:
         """The time of a message that was kept here has come; it may have expired meanwhile."""
         now = self._clock.time()
-        decision = decide(claim.request.envelope.headers, self._tasks, None, now, self._policy, self.revoked)
+        decision = decide(
+            claim.request.envelope.headers, self._tasks, None, now, self._policy, self.revoked, self.revoked.stamps
+        )
         match decision:
             case Run() | Isolate():
                 if self._pacing.is_on and claim.id not in self._claims.held and self._must_wait(claim, now):
@@ -166,6 +178,7 @@ class Admission:
             self._isolate(claim)
         elif isinstance(decision, Hold):
             self._claims.add_later(claim, decision.until)
+            self._tell_received(claim, self._clock.time())
             self.on_later()
         elif isinstance(decision, Park):
             self._settle_dropped(claim, broker.Park(decision.until))

@@ -35,6 +35,7 @@ from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
 from celeriac.worker.pacing import Pacing
+from celeriac.worker.plane import plane_of
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from celeriac.executors.base import Executor, Loader, Runnable
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
-    from celeriac.transports.base import Transport
+    from celeriac.transports.base import QueueSpec, Transport
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -61,10 +62,12 @@ _YOUNG_OBJECTS = 20_000
 def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
     store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
+    find_queue: Callable[[str], QueueSpec] | None = None,
 ) -> Worker:  # fmt: skip
     """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
 
     ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
+    ``find_queue``: the declaration of a queue that the worker is told to consume from while it runs.
     """
     numbers = plan(options, settings)
     limits = Limits(
@@ -82,13 +85,13 @@ def build_worker(
         redirect=settings.worker_redirect_stdouts,
         redirect_level=settings.worker_redirect_stdouts_level,
     )
-    shows_results = logs.level_of(options.log_level) <= logging.INFO or bool(options.task_events)
+    shows_results = logs.level_of(options.log_level) <= logging.INFO or numbers.task_events
     pool_options = PoolOptions(
         pool=numbers.pool,
         hostname=options.hostname,
         children=numbers.children,
         slots_per_child=numbers.slots_per_child,
-        max_tasks_per_child=options.max_tasks_per_child or settings.worker_max_tasks_per_child,
+        max_tasks_per_child=numbers.max_tasks_per_child,
         max_memory_per_child_kib=options.max_memory_per_child_kib or settings.worker_max_memory_per_child,
         start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
         start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
@@ -99,7 +102,9 @@ def build_worker(
     )
     executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
     parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
-    show = Show(options, log_options, transport_url(settings), store_url(settings, transport, store), settings)
+    show = Show(
+        options, log_options, transport_url(settings), store_url(settings, transport, store), settings, find_queue
+    )
     return Worker(parts, show, Random())
 
 
@@ -148,14 +153,20 @@ class Show(NamedTuple):
     transport: str
     results: str
     settings: Settings
+    find_queue: Callable[[str], QueueSpec] | None = None
 
 
 class Pipeline:
     """The stages of one worker, wired. Made on the loop that runs them."""
 
-    def __init__(self, parts: Parts, random: Random, overrides: Mapping[str, float | None]) -> None:
+    def __init__(
+        self, parts: Parts, random: Random, overrides: Mapping[str, float | None], show: Show | None = None,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         numbers, clock, transport, executor = parts.plan, parts.clock, parts.transport, parts.executor
-        facts = {name: facts_of(task, numbers.crash_budget, overrides) for name, task in parts.tasks.items()}
+        self.facts = facts = {
+            name: facts_of(task, numbers.crash_budget, overrides) for name, task in parts.tasks.items()
+        }
         capabilities = transport.capabilities
         policy = AdmissionPolicy(
             crash_budget=numbers.crash_budget,
@@ -186,9 +197,10 @@ class Pipeline:
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
-        services.append(
-            Watchdog(session, self.intake, claims, transport, numbers.queues, self.lane, numbers.silence, clock)
-        )
+        services.append(Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock))
+        self.plane = None if show is None else plane_of(self, parts, show, stop, random)
+        if self.plane is not None:
+            services.extend(self.plane.services)
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
@@ -197,6 +209,8 @@ class Pipeline:
 
     async def close(self) -> None:
         """The services have stopped: let go of the broker."""
+        if self.plane is not None:
+            await self.plane.close()
         with contextlib.suppress(Exception):
             await self.session.close()
         with contextlib.suppress(Exception):
@@ -235,7 +249,7 @@ class Worker:
         await parts.executor.start()
         options = self._show.options
         overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}
-        self.pipeline = pipeline = Pipeline(parts, self._random, overrides)
+        self.pipeline = pipeline = Pipeline(parts, self._random, overrides, self._show, stop.set)
         if self._is_forced:
             pipeline.shutdown.force()
         if options.purge:

@@ -6,8 +6,8 @@ queues here are orders of work, not a second truth.
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
+from collections import Counter, deque
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -97,6 +97,8 @@ class Claims:
         #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
         self._done: dict[str, int] = {}
         self.duplicates = 0
+        #: how many messages of each task were taken up
+        self.totals: Counter[str] = Counter()
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
 
@@ -106,12 +108,16 @@ class Claims:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
         self.ready.extend(claims)
+        totals = self.totals
+        for claim in claims:
+            totals[claim.request.task] += 1
 
     def add_suspect(self, claim: Claim) -> None:
         """A new claim that was held too often when a worker died; its id is not held yet."""
         advance(claim, READY)
         self.held[claim.id] = claim
         self.suspects.append(claim)
+        self.totals[claim.request.task] += 1
 
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
@@ -182,6 +188,18 @@ class Claims:
             if claim.state == PARKED:
                 yield claim
 
+    def waiting(self) -> Iterator[Claim]:
+        """What may run as soon as there is room, or somebody before it has ended."""
+        yield from self.early
+        yield from self.suspects
+        yield from self.ready
+        for queue in self._behind.values():
+            yield from queue
+
+    def later(self) -> list[tuple[float, Claim]]:
+        """What is kept here until its time, by that time."""
+        return [(until, claim) for until, _, claim in sorted(self._later, key=_by_time) if claim.state == PARKED]
+
     # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def finish_settled(self, claims: list[Claim]) -> None:
@@ -208,6 +226,7 @@ class Claims:
         advance(claim, READY)
         self.held[task_id] = claim
         self.ready.append(claim)
+        self.totals[claim.request.task] += 1
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""
@@ -235,6 +254,23 @@ class Claims:
         taken.extend(claim for _, _, claim in self._later if claim.state == PARKED)
         self._later.clear()
         self._later_count = 0
+        return taken
+
+    def take_waiting(self, is_wanted: Callable[[Claim], bool]) -> list[Claim]:
+        """Out of the table, whatever of it was not given to the executor and is wanted; their state stays."""
+        taken = [claim for _, claim in self.later() if is_wanted(claim)]
+        self._later_count -= len(taken)
+        gone = set(map(id, taken))
+        self._later = [entry for entry in self._later if id(entry[2]) not in gone]
+        heapify(self._later)
+        for key, behind in list(self._behind.items()):
+            taken.extend(_taken_from(behind, is_wanted))
+            if not behind:
+                del self._behind[key]
+        for queue in (self.ready, self.early, self.suspects):
+            for claim in _taken_from(queue, is_wanted):
+                taken.append(claim)
+                self._leave(claim.id)
         return taken
 
     def put_back(self, claim: Claim) -> Claim:
@@ -281,6 +317,20 @@ class Claims:
 
     def was_done(self, claim: Claim) -> bool:
         return bool(self._done) and self._done.get(claim.id) == _retries(claim.request)
+
+
+def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], bool]) -> list[Claim]:
+    chosen = [claim for claim in queue if is_wanted(claim)]
+    if chosen:
+        gone = set(map(id, chosen))
+        kept = [claim for claim in queue if id(claim) not in gone]
+        queue.clear()
+        queue.extend(kept)
+    return chosen
+
+
+def _by_time(entry: tuple[float, int, Claim]) -> tuple[float, int]:
+    return entry[:2]
 
 
 def _retries(request: Request) -> int:

@@ -11,7 +11,6 @@ from celeriac.errors import (
     OperationalError,
     ResultTooLarge,
     TaskRevokedError,
-    Terminated,
     TimeLimitExceeded,
     WorkerLostError,
 )
@@ -21,7 +20,7 @@ from celeriac.rules.acking import Fate, after_failure, after_loss, after_reject
 from celeriac.rules.claim import FINISHED, LOST, RUNNING, advance_all
 from celeriac.transports.base import ACK, RELEASE, RELEASE_COUNTED, Bury, Verdict
 from celeriac.wire.failure import exception_from_wire
-from celeriac.worker.records import next_attempt, record_of, same_again, to_be_concluded
+from celeriac.worker.records import next_attempt, record_of, result_shown, same_again, to_be_concluded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,7 +152,9 @@ class Endings:
             outcome = "failed"
         if lost.cause == "revoked":
             telemetry.emit(
-                telemetry.TaskRevoked(id=claim.id, name=request.task, expired=False, terminated=True, request=request)
+                telemetry.TaskRevoked(
+                    id=claim.id, name=request.task, expired=False, terminated=lost.started, request=request
+                )
             )
         elif lost.started:
             self.cut += lost.cause == "stopped"
@@ -216,15 +217,17 @@ def _error_of(kind: str, claim: Claim, lost: Lost) -> BaseException:
         case "TimeLimitExceeded":
             return TimeLimitExceeded(claim.request.hard_limit)
         case "TaskRevokedError":
-            return Terminated(lost.detail) if lost.detail else TaskRevokedError("terminated")
+            return TaskRevokedError("terminated" if lost.started else "revoked")  # Celery's words, on the wire
         case _:
             return WorkerLostError(f"Worker exited prematurely: {lost.detail} (task {claim.id}).")
 
 
 def _event_of(outcome: Outcome, name: str) -> telemetry.Event | None:
     match outcome:
-        case Succeeded(id=identifier, runtime=runtime, shown=shown):
-            return telemetry.TaskSucceeded(id=identifier, name=name, runtime=runtime, result=shown)
+        case Succeeded(id=identifier, runtime=runtime, shown=shown, record=record):
+            # no text was made where nobody read it when the pool started; somebody does now
+            result = shown or result_shown(record)
+            return telemetry.TaskSucceeded(id=identifier, name=name, runtime=runtime, result=result)
         case Failed():
             return telemetry.TaskFailed(
                 id=outcome.id, name=name, runtime=outcome.runtime, error=outcome.error, traceback=outcome.traceback,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.executors.base import Executor
-    from celeriac.transports.base import Delivery, QueueSpec, Transport
+    from celeriac.transports.base import Delivery, Transport
     from celeriac.worker.admit import Admission
     from celeriac.worker.claims import Claims
     from celeriac.worker.dispatch import Dispatch
@@ -135,14 +135,13 @@ class Watchdog:
     name = "watchdog"
 
     def __init__(
-        self, session: Session, intake: Intake, claims: Claims, transport: Transport, queues: Sequence[QueueSpec],
-        lane: Lane, silence: float, clock: Clock,
+        self, session: Session, intake: Intake, claims: Claims, transport: Transport, lane: Lane, silence: float,
+        clock: Clock,
     ) -> None:  # fmt: skip
         self._session = session
         self._intake = intake
         self._claims = claims
         self._transport = transport
-        self._queues = queues
         self._lane = lane
         self._silence = silence
         self._clock = clock
@@ -174,9 +173,9 @@ class Watchdog:
         admin = self._transport.admin()
         try:
             if isinstance(admin, Counts):
-                return sum(admin.counts(queue.name).waiting for queue in self._queues)
+                return sum(admin.counts(queue.name).waiting for queue in self._session.queues)
             if self._transport.capabilities.delays:
                 return 0  # what is not due yet may be counted among what waits
-            return sum(admin.depth(queue.name) for queue in self._queues)
+            return sum(admin.depth(queue.name) for queue in self._session.queues)
         finally:
             admin.close()

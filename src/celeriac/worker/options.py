@@ -36,6 +36,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     shutdown_grace: float | None = None
     task_events: bool | None = None
+    heartbeat: bool = True  #: tell monitors every ``heartbeat_interval`` seconds that the worker lives
+    heartbeat_interval: float = 2.0
     purge: bool = False  #: empty the queues before starting
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     log_level: str | int = "WARNING"
@@ -57,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     children: int = 1
     slots_per_child: int = 1
     prefetch_multiplier: int = 4  #: 0: no limit
+    max_tasks_per_child: int | None = None
     look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
     crash_budget: int = 3
     lease: float = 30.0  #: seconds
@@ -72,6 +75,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     held_limit: int = 10_000
     #: seconds without a delivery, with room here and messages there, after which the consumer is built anew
     silence: float = 60.0
+    remote_control: bool = True
+    task_events: bool = False
+    #: seconds between two signs of life; None: there are none
+    heartbeat: float | None = 2.0
     rate_limits: bool = True
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
@@ -110,6 +117,10 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         soft_timeout=settings.worker_soft_shutdown_timeout,
         receive_wait=options.receive_wait,
         held_limit=settings.worker_eta_task_limit or 10_000,
+        max_tasks_per_child=options.max_tasks_per_child or settings.worker_max_tasks_per_child,
+        remote_control=settings.worker_enable_remote_control,
+        task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
+        heartbeat=options.heartbeat_interval if options.heartbeat else None,
         rate_limits=not settings.worker_disable_rate_limits,
     )
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celeriac.errors import MessageError
 from celeriac.rules import states
+from celeriac.wire import json_types
 from celeriac.wire.envelope import Envelope, Outgoing
 from celeriac.wire.failure import exception_to_wire
 from celeriac.wire.result_record import ResultRecord, encode_record
+from celeriac.wire.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.executors.base import Request
     from celeriac.worker.claims import Claim
 
+#: a stored result of more bytes is not read for the sake of showing it
+_SHORT_BYTES = 16 << 10
 #: seconds that hooks and error callbacks may take; the attempt's own limits are over
 CONCLUSION_LIMIT = 60.0
 
@@ -49,6 +55,16 @@ def record_of(claim: Claim, state: str, error: BaseException, clock: Clock) -> R
         expires_in=None if options is None else options.result_expires,
         reply_to=claim.request.envelope.properties.get("reply_to"),
     )
+
+
+def result_shown(record: ResultRecord | None) -> str:
+    """The stored result as short text, for events; empty where nothing is stored, or only a child could read it."""
+    if record is None or record.content_type != "application/json" or len(record.payload) > _SHORT_BYTES:
+        return ""
+    with contextlib.suppress(MessageError):
+        meta = json_types.decode(record.payload)
+        return safe_repr(meta.get("result")) if isinstance(meta, dict) else ""
+    return ""
 
 
 def to_be_concluded(request: Request, error: BaseException) -> Request:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from celeriac import telemetry
 from celeriac.errors import OperationalError
 from celeriac.rules.retry import reconnect_delay
-from celeriac.transports.base import Commits, Keeps
+from celeriac.transports.base import Commits, Keeps, Redirects
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +38,7 @@ class Session:
         clock: Clock, random: Random,
     ) -> None:  # fmt: skip
         self._transport = transport
-        self._queues = queues
+        self.queues: Sequence[QueueSpec] = tuple(queues)
         self._owner = owner
         self._claims = claims
         self._lane = lane
@@ -47,7 +47,10 @@ class Session:
         self._consumer: Consumer | None = None
         self._up = asyncio.Event()
         self._broken = asyncio.Event()
+        #: why the consumer is to be replaced; None: nothing is wrong with it
         self._error: BaseException | None = None
+        self._changing = asyncio.Lock()
+        self._has_queues = asyncio.Event()
         self.epoch = 0
         self.commits: Commits | None = None
         self.first_contact = asyncio.Event()
@@ -72,12 +75,32 @@ class Session:
             self._error = error
             self._broken.set()
 
+    async def change_queues(self, change: Callable[[Sequence[QueueSpec]], Sequence[QueueSpec]]) -> None:
+        """Receive from what ``change`` makes of the queues of today. Raises ``OperationalError`` if there is no broker
+        now; the next consumer has them nevertheless."""
+        async with self._changing:
+            self.queues = tuple(change(self.queues))
+            self._has_queues.set()
+            consumer, epoch = self._consumer, self.epoch
+            if consumer is None:
+                return
+            await self._lane.run(self._declare)
+            if isinstance(consumer, Redirects) and await consumer.redirect(self.queues):
+                return
+            if epoch == self.epoch and self._up.is_set():
+                self._up.clear()
+                self._error = None
+                self._broken.set()
+
     async def run(self, started: Callable[[], None]) -> None:
         started()
         failures = 0
         began = self._clock.monotonic()
         while True:
             if self._consumer is None:
+                while not self.queues:  # all were taken away: there is nothing to consume
+                    self._has_queues.clear()
+                    await self._has_queues.wait()
                 try:
                     await self._open()
                 except OperationalError as error:
@@ -91,6 +114,10 @@ class Session:
                     telemetry.emit(telemetry.BrokerBack(after=self._clock.monotonic() - began))
             await self._broken.wait()
             began = self._clock.monotonic()
+            if self._error is None:
+                failures = 0
+                await self._drop()
+                continue
             failures = 1
             delay = reconnect_delay(failures, self._random)
             telemetry.emit(telemetry.BrokerLost(error=str(self._error), retry_in=delay))
@@ -99,7 +126,7 @@ class Session:
 
     async def _open(self) -> None:
         await self._lane.run(self._declare)
-        consumer = self._transport.consumer(self._queues, self._owner)
+        consumer = self._transport.consumer(self.queues, self._owner)
         try:
             await self._keep_running(consumer)
         except OperationalError:
@@ -115,7 +142,7 @@ class Session:
     def _declare(self) -> None:
         admin = self._transport.admin()
         try:
-            admin.declare(self._queues)
+            admin.declare(self.queues)
         finally:
             admin.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -194,6 +195,37 @@ def test_calls_are_answered_in_order(talk: Any) -> None:
     assert not second.is_done
     talk.says("queue.declare-ok", 1, queue="b", message_count=2)
     assert second.result()["queue"] == "b"
+
+
+def test_an_answer_may_overtake_another(talk: Any) -> None:
+    """RabbitMQ's channel answers basic.qos itself; basic.consume is answered by the queue."""
+    channel = talk.channel()
+    consume, qos = channel.consume({"queue": "q", "consumer_tag": "me"}), channel.call("basic.qos")
+    assert talk.says("basic.qos-ok", 1) == [qos]
+    assert talk.says("basic.consume-ok", 1, consumer_tag="me") == [consume]
+
+
+def test_what_does_not_fit_into_a_frame_is_not_sent(new_talk: Any) -> None:
+    talk = new_talk().opened(frame_max=4096)
+    channel = talk.channel()
+    with pytest.raises(Unencodable, match="fit into a frame"):
+        channel.publish([Publication("", "q", {}, {"long": "x" * 4080}, b"")])
+    with pytest.raises(Unencodable, match="fit into a frame"):
+        channel.call("queue.declare", {"arguments": {"long": "x" * 4080}})
+    assert talk.core.take_output(0.0) == b""
+    channel.publish([Publication("", "q", {}, {"long": "x" * 4050}, b"")])
+    assert len(talk.core.take_output(0.0)) < 4096 + 40
+
+
+def test_a_frame_in_tiny_pieces_is_put_together_once(talk: Any) -> None:
+    channel = talk.channel()
+    data = talk.deliver(1, 1, b"x" * 100_000)
+    started = time.perf_counter()
+    for at in range(len(data)):
+        talk.reads(data[at : at + 1])
+    assert channel.inbox[0].body == b"x" * 100_000
+    # put together anew for each piece, it would take many seconds
+    assert time.perf_counter() - started < 2.0
 
 
 def test_an_answer_that_was_not_asked_for_ends_the_connection(talk: Any) -> None:

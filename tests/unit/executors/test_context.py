@@ -38,6 +38,8 @@ def test_values_come_from_the_message() -> None:
     assert (context.retries, context.root_id, context.parent_id, context.group) == (2, "R", "P", "G")
     assert (context.shadow, context.reply_to, context.correlation_id) == ("other", "q", "T")
     assert context.headers == {"tenant": "t"}
+    assert context.tenant == "t"  # type: ignore[attr-defined]
+    assert context.get("_request_") is None
     assert context.timelimit == [30, 20]
     assert (context.time_limit, context.soft_time_limit) == (9.0, None)
     assert context.delivery_info == {"exchange": "", "routing_key": "celery", "priority": 4, "redelivered": False}

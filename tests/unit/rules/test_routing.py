@@ -93,7 +93,16 @@ def test_an_explicit_key_or_exchange_is_kept() -> None:
     router = Router(QUEUES)
     assert target(router, {"exchange": "logs", "routing_key": "a.b"}) == ("logs", "a.b")
     assert target(router, {"queue": "feeds", "routing_key": "media.other"}) == ("media", "media.other")
-    assert target(router, {"exchange": "logs"}) == ("logs", "celery")
+    assert target(router, {"exchange": "logs", "exchange_type": "topic"}) == ("logs", "celery")
+
+
+def test_half_a_direct_route_goes_to_the_queue_itself() -> None:
+    """Celery's rule: many projects give a queue and a key that no binding has."""
+    router = Router(QUEUES)
+    assert target(router, {"exchange": "logs"}) == ("", "celery")
+    assert target(router, {"routing_key": "no.such.key"}) == ("", "celery")
+    assert target(router, {"queue": "fast", "routing_key": "no.such.key"}) == ("", "fast")
+    assert target(router, {"queue": "fast", "exchange": "logs", "routing_key": "k"}) == ("logs", "k")
 
 
 def test_missing_queues_are_made_on_demand_or_refused() -> None:

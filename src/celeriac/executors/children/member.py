@@ -9,7 +9,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Literal
 
-from celeriac.executors.base import Lost, Request
+from celeriac.executors.base import Cancel, Lost, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.pipes import Item, Kind, ParentPipe
 from celeriac.executors.children.slate import Running, Slate
@@ -44,7 +44,7 @@ class Member:
         #: numbers that have been told of their soft limit
         self.warned: set[int] = set()
         #: numbers whose cancellation waits for word on whether they have started
-        self.to_cancel: dict[int, Literal["soft", "hard"]] = {}
+        self.to_cancel: dict[int, Cancel] = {}
         #: numbers on whose account the process is killed, and why
         self.condemned: dict[int, tuple[Literal["hard_limit", "revoked", "stopped"], str]] = {}
         self.heard_at = 0.0  #: monotonic, last sign of life

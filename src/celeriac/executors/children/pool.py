@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Failed, Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.base import Cancel, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.link import NurseryLink
 from celeriac.executors.children.member import Member, describe_exit
@@ -125,7 +125,7 @@ class ChildrenExecutor:
         ended, self._ended = self._ended, []
         return ended
 
-    def cancel(self, task_id: str, how: Literal["soft", "hard"]) -> bool:
+    def cancel(self, task_id: str, how: Cancel) -> bool:
         for request in self._waiting:
             if request.id == task_id:
                 self._waiting.remove(request)
@@ -137,6 +137,16 @@ class ChildrenExecutor:
                     self._cancel_given(member, number, how)
                     return True
         return False
+
+    def in_work(self) -> Sequence[InWork]:
+        return [
+            InWork(member.outstanding[running.number].id, member.pid, running.since)
+            for member in self._members.values()
+            for running in member.running()
+        ]
+
+    def processes(self) -> Sequence[int]:
+        return [member.pid for member in self._members.values() if member.pid]
 
     async def stop(self, grace: float) -> Sequence[Request]:
         """Stop; may be called again with another grace to hasten the end (the second call returns nothing).
@@ -373,11 +383,11 @@ class ChildrenExecutor:
 
     # ── ending tasks from outside ────────────────────────────────────────────────────────────────────────────
 
-    def _cancel_given(self, member: Member, number: int, how: Literal["soft", "hard"]) -> None:
+    def _cancel_given(self, member: Member, number: int, how: Cancel) -> None:
         if any(running.number == number for running in member.running()):
             if how == "hard":
                 self._condemn(member, [number], "revoked", "terminated on request")
-            else:
+            elif how == "soft":
                 member.interrupt(number, "revoked")
         else:  # not started, or finished, or just about to start: its answer to a recall will tell
             member.to_cancel[number] = how

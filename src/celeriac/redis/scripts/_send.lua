@@ -9,8 +9,8 @@ local SERVED_MS = 60000
 local function send(key, argument)
   local lists = tonumber(ARGV[argument])
   argument = argument + 1
-  for number = 1, lists do
-    -- before anything is written, for there is no way back
+  for number = 1, lists > 1 and lists or 0 do
+    -- a key of another type is found before anything is written, for there is no way back
     redis.call('LLEN', KEYS[key + 2 * number - 2])
   end
   for _ = 1, lists do

@@ -3,8 +3,12 @@
 -- Take up to max messages, in the order of the lists given; what is due among the delayed comes first into its list.
 -- KEYS: owners, held, lease, fence, then per queue: delayed, wake; then the lists
 -- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, per list its place (step.queue)
--- Answers: ms until the next delayed message is due (or -1), errors, then number of a list and its messages, newest
--- first, for each list that had some.
+-- Answers: ms until the next delayed message is due (or -1), errors, then number of a list and messages of it, newest
+-- first, over and over.
+
+-- bytes after which a claim ends, and messages that are moved in one go
+local MOST_BYTES, MOST_AT_ONCE = 4194304, 250
+
 local owner, claim, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local separator, queues = ARGV[6], tonumber(ARGV[7])
 local now = now_ms()
@@ -51,26 +55,32 @@ end
 
 local answer = { -1, errors }
 local lease_ends = now + ARGV[4]
-local taken = 0
+local taken, bytes = 0, 0
 for number = first_list + 1, #KEYS do
-  if room == 0 then break end
   local list = KEYS[number]
-  local items = redis.pcall('LRANGE', list, -room, -1)
-  if items.err then
-    errors[#errors + 1] = list .. ': ' .. items.err
-  elseif #items > 0 then
+  local place = ARGV[place_of_queue + number - first_list]
+  while room > 0 and bytes < MOST_BYTES do
+    local last = redis.pcall('LINDEX', list, -1)
+    if type(last) == 'table' then
+      errors[#errors + 1] = list .. ': ' .. last.err
+      break
+    end
+    if not last then break end
+    -- large messages are taken few at a time: nobody else is served meanwhile
+    local bite = math.min(room, MOST_AT_ONCE, math.max(1, math.floor((MOST_BYTES - bytes) / math.max(1, #last))))
+    local items = redis.call('LRANGE', list, -bite, -1)
     local count = #items
-    local place = ARGV[place_of_queue + number - first_list]
     local held, leases = {}, {}
     for back = count, 1, -1 do
       taken = taken + 1
-      local field = claim .. '.' .. taken .. '.' .. place
       local at = 2 * (count - back)
+      local field = claim .. '.' .. taken .. '.' .. place
+      bytes = bytes + #items[back]
       held[at + 1], held[at + 2] = field, items[back]
       leases[at + 1], leases[at + 2] = lease_ends, field
     end
-    many('HSET', KEYS[2], held, 1, 2 * count)
-    many('ZADD', KEYS[3], leases, 1, 2 * count)
+    redis.call('HSET', KEYS[2], unpack(held))
+    redis.call('ZADD', KEYS[3], unpack(leases))
     redis.call('LTRIM', list, 0, -count - 1)
     room = room - count
     answer[#answer + 1] = number - first_list - 1
@@ -87,7 +97,7 @@ if taken == 0 then
     end
   end
   answer[1] = next_due
-elseif room == 0 then
+elseif room == 0 or bytes >= MOST_BYTES then
   -- there may be more, for somebody else
   for number = first_list + 1, #KEYS do
     if redis.call('EXISTS', KEYS[number]) == 1 then

@@ -21,6 +21,7 @@ end
 for number = 6, 5 + owners do redis.call('ZADD', KEYS[1], now + dead_ms, ARGV[number]) end
 for number = 6 + owners, #ARGV do redis.call('ZADD', KEYS[2], now, ARGV[number]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 3600000)
+redis.call('PEXPIRE', KEYS[2], 3600000)
 local looks = 0
 local watcher = redis.call('GET', KEYS[4])
 if not watcher or watcher == ARGV[6] then
@@ -42,7 +43,7 @@ for _, owner in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     returned = returned + done
     if done == #fields then
       redis.call('ZREM', KEYS[1], owner)
-      redis.call('DEL', lease)
+      redis.call('DEL', lease, prefix .. '_celeriac.fence.' .. owner, prefix .. '_celeriac.settled.' .. owner)
     elseif stuck > 0 then
       -- a key of another type is in the way; look again later
       redis.call('ZADD', KEYS[1], now + dead_ms, owner)

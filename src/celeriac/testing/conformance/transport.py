@@ -34,6 +34,7 @@ from celeriac.transports.base import (
     Park,
     Publisher,
     QueueSpec,
+    Redirects,
     Route,
     Settlement,
     Subscription,
@@ -603,6 +604,37 @@ class TransportSuite:
             assert admin.purge(queue) == 0
             admin.delete(queue)
             assert queue not in admin.queues()
+
+        run(scenario())
+
+    def test_a_consumer_is_given_other_queues(self, publish: Any, consuming: Any, queue: str) -> None:
+        async def scenario() -> None:
+            async with consuming(queue) as consumer:
+                if not isinstance(consumer, Redirects):
+                    pytest.skip("its consumers keep their queues")
+                publish(message(queue, b"0"))
+                [held] = await receive_all(consumer, 1)
+                waiting = asyncio.ensure_future(consumer.receive(1, DEADLINE))
+                await asyncio.sleep(0)
+                if not await consumer.redirect([QueueSpec(name=queue), QueueSpec(name=queue + "-b")]):
+                    waiting.cancel()
+                    pytest.skip("its consumers keep their queues")
+                publish(message(queue + "-b", b"1"))
+                found = [*await waiting] or await receive_all(consumer, 1)
+                assert numbers_of(found) == [1]
+                assert await consumer.redirect([QueueSpec(name=queue + "-b")])
+                publish(message(queue, b"2"), message(queue + "-b", b"3"))
+                found.extend(await receive_all(consumer, 1))
+                assert numbers_of(found) == [1, 3]
+                assert not await consumer.receive(1, 0)
+                await acknowledge(consumer, [held, *found])  # what was held stayed held
+                publish(message(queue + "-b", b"4"))
+                assert await consumer.redirect([])
+                assert not await consumer.receive(1, 0.05)
+                assert await consumer.redirect([QueueSpec(name=queue + "-b")])
+                again = await receive_all(consumer, 1)
+                assert numbers_of(again) == [4]
+                await acknowledge(consumer, again)
 
         run(scenario())
 

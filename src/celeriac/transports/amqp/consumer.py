@@ -121,7 +121,9 @@ class AmqpConsumer:
                 if len(found) < limit:
                     found.extend(await feed.take(limit - len(found)))
             except ConsumerCancelled as error:
-                logger.warning("queue %r: %s It is declared and consumed again.", feed.spec.name, error)
+                if feed.is_retired:
+                    continue
+                logger.warning("queue %r: %s It is declared anew.", feed.spec.name, error)
                 self._start(self._heal(feed.spec, feed))
             except ChannelClosed as error:
                 self._lose(feed, error)
@@ -134,7 +136,9 @@ class AmqpConsumer:
         feeds = self._feeds.values()
         count = self._prefetch.count
         held = sum(len(feed.held) for feed in feeds)
-        return any(len(feed.held) >= count for feed in feeds) and self._prefetch.starved(held, limit)
+        return any(len(feed.held) >= count and not feed.is_retired for feed in feeds) and self._prefetch.starved(
+            held, limit
+        )
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -185,6 +189,28 @@ class AmqpConsumer:
             )  # fmt: skip
             self._feeds[feed.serial] = feed
 
+    async def redirect(self, queues: Sequence[QueueSpec]) -> bool:
+        """Consume these from now on; what is held of the others stays held."""
+        self._specs = {spec.name: spec for spec in queues}
+        if self._opening is None:
+            return True
+        await asyncio.shield(self._opening)
+        deadline = self._clock.monotonic() + _ANSWER_TIMEOUT
+        try:
+            async with self._changing:
+                for feed in self._feeds.values():
+                    if feed.spec.name not in self._specs and not feed.is_retired and not feed.is_over:
+                        await feed.retire(deadline)
+                    elif feed.is_retired and feed.spec.name in self._specs and not feed.is_over:
+                        await feed.consume(self._prefetch.count, deadline)
+        except (AmqpError, OSError) as error:
+            raise _as_operational(operational(error, "Changing the queues")) from error
+        consumed = {feed.spec.name for feed in self._feeds.values()}
+        for spec in queues:
+            if spec.name not in consumed:
+                await self._begin(spec)
+        return True
+
     # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────
 
     def _lose(self, feed: Feed, error: ChannelClosed) -> None:
@@ -194,12 +220,14 @@ class AmqpConsumer:
         if is_ack_timeout(error):
             logger.warning(
                 "queue %r: RabbitMQ took back %d messages, since one was held longer than the broker's "
-                "consumer_timeout allows. Tasks still running go on here, their messages are adopted when they come again. Raise "
-                "consumer_timeout in rabbitmq.conf above the longest run of a task. It said: %s",
+                "consumer_timeout allows. Tasks still running go on here, their messages are adopted when they come "
+                "again. Raise consumer_timeout in rabbitmq.conf above the longest run of a task. It said: %s",
                 name, len(feed.held), error.text,
             )  # fmt: skip
         else:
             logger.warning("queue %r: RabbitMQ closed its channel: %s", name, error)
+        if feed.is_retired:
+            return
         if self._feeds:
             self._start(self._heal(feed.spec, None))
         elif self._error is None:
@@ -264,7 +292,7 @@ class AmqpConsumer:
         """Tell the broker the new number."""
         deadline = self._clock.monotonic() + _ANSWER_TIMEOUT
         async with self._changing:
-            for feed in list(self._feeds.values()):
+            for feed in [feed for feed in self._feeds.values() if not feed.is_retired]:
                 try:
                     await feed.resize(self._prefetch.count, deadline)
                     if give_back:

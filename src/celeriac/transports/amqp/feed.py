@@ -32,6 +32,8 @@ class Feed:
         self.channel = channel
         self.serial = next(_serials)
         self.tag = ""
+        #: nothing more is consumed; what was handed out is still to be settled
+        self.is_retired = False
         #: handed out and not settled, in the order of their delivery tags
         self.held: dict[int, Message] = {}
         self._deliveries = Deliveries(spec.name, crash_budget)
@@ -65,6 +67,15 @@ class Feed:
         """Have messages sent, up to ``prefetch`` unsettled ones."""
         await self.channel.qos(prefetch, deadline=deadline)
         self.tag = await self.channel.consume(self.spec.name, deadline=deadline)
+        self.is_retired = False
+
+    async def retire(self, deadline: float) -> None:
+        """Have nothing more sent; what lies here goes back, what was handed out stays valid."""
+        self.is_retired = True
+        if self.tag in self.channel.consumer_tags:
+            await self.channel.cancel(self.tag, deadline=deadline)
+        for message in await self.channel.receive(self.lying, 0.0):
+            self.channel.nack(message.delivery_tag, requeue=True)
 
     async def resize(self, prefetch: int, deadline: float) -> None:
         """Another number: a consumer keeps its own, so a new one replaces it. What was delivered stays valid."""

@@ -56,6 +56,7 @@ class Line:
             self.queues.clear()
             self.proven.clear()
             self.delayed.clear()
+            self.has_ladder = False
             channel = self.connection.channel(deadline)
             if confirms:
                 channel.confirm_select(deadline)

@@ -68,7 +68,13 @@ class AmqpPublisher:
                     exchange, key = self._delayed(key, outgoing.not_before)
                     if exchange:
                         delayed[route.routing_key] = None
-            # a delay through a named exchange is the worker's: the ladder cannot keep two exchanges apart
+            elif outgoing.not_before is not None:
+                # other delays through a named exchange are the worker's: the ladder cannot keep two exchanges apart
+                served = self._specs.served_by_ladder(exchange, key)
+                entrance, laddered = self._delayed(key, outgoing.not_before) if served else ("", key)
+                if served and entrance:
+                    exchange, key = entrance, laddered
+                    delayed[served.name] = None
             publications.append(
                 Publication(exchange, key, properties, envelope.headers, envelope.body, self._confirms)
             )  # fmt: skip
@@ -189,6 +195,7 @@ class _Attempt:
             elif one.exchange == delays.ENTRANCE:
                 self._line.has_ladder = False
                 self._line.delayed.clear()
+                self._line.queues.clear()
                 self._returned.append(place)
             else:
                 self._line.proven.discard((one.exchange, one.routing_key))
@@ -239,6 +246,8 @@ class _Attempt:
             # a channel dies of the first bad message: if there was only one, that is certain
             if len([kind for kind in kinds if kind != "unsent"]) == 1:
                 where = self._publications[kinds.index("unknown")]
+                if where.exchange == delays.ENTRANCE:  # it was there: the next attempt declares it anew
+                    return PublishUnknown(f"Somebody has deleted the exchanges that keep delayed messages: {error}")
                 if error.code == NOT_FOUND:
                     return Unroutable(f"There is no exchange {where.exchange!r}: {error}")
                 return PublishRejected(f"RabbitMQ refused the message: {error}")

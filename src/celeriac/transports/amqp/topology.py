@@ -78,11 +78,30 @@ class Specs:
         except QueueNotFound:
             return None
 
+    def served_by_ladder(self, exchange: str, routing_key: str) -> QueueSpec | None:
+        """A queue through whose exchange delayed messages come back from the ladder, and through no other exchange.
+
+        Celery binds the exit of the ladder to the exchanges of its quorum queues, by routing key alone.
+        """
+        found: QueueSpec | None = None
+        for spec in self._told.values():
+            if is_quorum(spec) and spec.exchange and spec.exchange_type != "direct":
+                if spec.exchange == exchange:
+                    found = spec
+                elif _may_match(spec.routing_key, routing_key):
+                    return None
+        return found
+
     def warn(self, text: str) -> None:
         """Once per process."""
         if text not in self._warned:
             self._warned.add(text)
             logger.warning("%s", text)
+
+
+def _may_match(bound: str, routing_key: str) -> bool:
+    """Whether what is bound as ``#.bound`` might get a message with this key."""
+    return "*" in bound or "#" in bound or f".{routing_key}".endswith(f".{bound}")
 
 
 class Topology:

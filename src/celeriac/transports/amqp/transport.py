@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class AmqpSettings(ConnectionSettings, PublisherSettings, ConsumerSettings, Protocol):
     """What of the settings this driver reads."""
 
-    task_dead_letter_expires: float | None
+    task_dead_letter_expires: float
 
 
 class AmqpTransport:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 from celeriac.redis.errors import ReplyError
 from celeriac.redis.keys import read_binding, read_field
 from celeriac.transports.base import QueueCounts
+from celeriac.transports.redis.graves import Graves
+from celeriac.transports.redis.legacy import Unacked
 from celeriac.transports.redis.sending import declaration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from celeriac.clock import Clock
     from celeriac.redis.connect import Command, Link, Links
     from celeriac.redis.errors import Translating
     from celeriac.redis.keys import Keys
-    from celeriac.transports.base import QueueSpec
+    from celeriac.transports.base import Buried, QueueSpec, Stranded
     from celeriac.transports.redis.sending import Bindings
+    from celeriac.wire.envelope import Route
 
 #: seconds that one operation may take
 _PATIENCE = 30.0
@@ -28,7 +32,12 @@ _NOT_FOR_TASKS = ("pidbox", "celeryev")
 class RedisAdmin:
     """Blocking, thread-safe."""
 
-    def __init__(self, links: Links, keys: Keys, bindings: Bindings, translating: Translating) -> None:
+    def __init__(
+        self, links: Links, keys: Keys, bindings: Bindings, translating: Translating, options: Mapping[str, Any],
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._clock = clock
         self._links = links
         self._keys = keys
         self._bindings = bindings
@@ -114,6 +123,39 @@ class RedisAdmin:
                     break
         members = _answers(link, [("SMEMBERS", name) for name in names])
         return [(name, member) for name, bound in zip(names, members, strict=True) for member in bound]
+
+    # ── what was set aside ───────────────────────────────────────────────────────────────────────────────────────
+
+    def buried(self, queues: Sequence[str], limit: int) -> Sequence[Buried]:
+        """The newest dead letters and quarantined messages of these queues."""
+        with self._translating, self._links.borrow() as link:
+            return Graves(link, self._keys).newest(queues, limit)
+
+    def replay(self, chosen: Sequence[Buried]) -> int:
+        """Put them back into their queues, attempts forgotten; how many were still there."""
+        with self._translating, self._links.borrow() as link:
+            return Graves(link, self._keys).remove(chosen, put_back=True)
+
+    def discard(self, chosen: Sequence[Buried]) -> int:
+        with self._translating, self._links.borrow() as link:
+            return Graves(link, self._keys).remove(chosen, put_back=False)
+
+    # ── what Celery's workers left behind ────────────────────────────────────────────────────────────────────────
+
+    def stranded(self, older_than: float) -> Sequence[Stranded]:
+        """What stands in Celery's ``unacked`` for longer than that."""
+        with self._translating, self._links.borrow() as link:
+            return self._unacked(link).stranded(older_than)
+
+    def rescue(self, older_than: float) -> int:
+        with self._translating, self._links.borrow() as link:
+            return self._unacked(link).restore(older_than)
+
+    def _unacked(self, link: Link) -> Unacked:
+        def queues_for(route: Route) -> list[str]:
+            return self._bindings.queues_for(route, lambda key: set(link.call("SMEMBERS", key)))
+
+        return Unacked(link, self._keys, self._options, queues_for, self._clock)
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         with self._translating, self._links.borrow() as link:

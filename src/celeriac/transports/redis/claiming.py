@@ -55,12 +55,23 @@ class Claimer:
         self._number = 0
         #: the first claim whose answer we do not know
         self._lost_from: int | None = None
-        self._orders = [self._order(start) for start in range(len(self._queues) if self._rotates else 1)]
+        self._orders = self._all_orders()
         self._complained: dict[str, float] = {}
         #: seconds until a delayed message is due, as the last claim that found nothing said
         self.next_due: float | None = None
         #: where the last messages came from
         self.busiest = keys.list_of(self._queues[0])
+
+    def redirect(self, queues: Sequence[str]) -> None:
+        """Claim from these from now on; claims are numbered on. In the thread that claims."""
+        self._queues = list(queues)
+        self._orders = self._all_orders()
+        self.next_due = None
+        if queues:
+            self.busiest = self._keys.list_of(queues[0])
+
+    def _all_orders(self) -> list[tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]]:
+        return [self._order(start) for start in range(len(self._queues) if self._rotates else 1)]
 
     def _order(self, start: int) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]:
         """Keys, arguments and places of the lists, each step of all queues before the next one's."""
@@ -78,6 +89,8 @@ class Claimer:
 
     def claim(self, limit: int) -> list[Delivery]:
         """Up to ``limit`` messages that are there now. Heals a lost answer once; raises ``LinkBroken``."""
+        if not self._queues and self._lost_from is None:
+            return []
         try:
             return self._claim(limit, None)
         except LinkBroken:
@@ -96,6 +109,8 @@ class Claimer:
             self._lost_from = None
             if found:
                 return found
+        if not self._queues:
+            return []
         self._number += 1
         number = self._number
         names, arguments, places = self._orders[number % len(self._orders)]

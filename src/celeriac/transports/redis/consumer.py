@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celeriac.clock import Clock
-    from celeriac.transports.base import Delivery, Outgoing, Settlement
+    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Settlement
     from celeriac.transports.redis.household import Household
     from celeriac.transports.redis.settling import Receipt
     from celeriac.wire.result_record import ResultRecord
@@ -97,6 +97,15 @@ class RedisConsumer:
                     look = min(2 * look, _LAST_LOOK)
         finally:
             self._interrupted.clear()
+
+    def redirect(self, queues: Sequence[QueueSpec]) -> None:
+        """Receive from these from now on. In the thread that receives."""
+        names = list(dict.fromkeys(queue.name for queue in queues))
+        if self._house.strategy == "sorted":
+            names.sort()
+        self._claimer.redirect(names)
+        self._sleeper.redirect([self._house.keys.wake(name) for name in names])
+        self._keeper.redirect(names)
 
     def interrupt(self) -> None:
         self._interrupted.set()

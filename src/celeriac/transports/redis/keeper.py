@@ -55,6 +55,11 @@ class Keeper:
         #: the list that is ours to watch for Celery's producers
         self.looks_at: str | None = None
 
+    def redirect(self, queues: Sequence[str]) -> None:
+        """Report for these from now on. Any thread."""
+        self._queues = queues
+        self.looks_at = None
+
     def start(self) -> None:
         """Report once, in the caller's thread, and go on from there. Raises as connections do."""
         self.report()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from celeriac.transports.base import Outgoing, QueueSpec
     from celeriac.wire.envelope import Route
 
-#: seconds that a binding is believed in; those of direct exchanges change seldom, and more of them do no harm
-_REMEMBERED, _REMEMBERED_DIRECT = 2.0, 60.0
+#: seconds that bindings are believed in
+_REMEMBERED = 5.0
 
 
 class Bindings:
@@ -37,8 +37,7 @@ class Bindings:
     def queues_for(self, route: Route, ask: Callable[[str], set[bytes]]) -> list[str]:
         """Where ``route`` leads. ``ask``: reads a set. Raises ``Unroutable``."""
         known = self._known.get(route.exchange)
-        patience = _REMEMBERED_DIRECT if route.exchange_type == "direct" else _REMEMBERED
-        if known is not None and time.monotonic() - known[0] < patience:
+        if known is not None and time.monotonic() - known[0] < _REMEMBERED:
             found = [Binding(route.exchange_type, key, queue) for key, queue in known[1]]
             if route.exchange_type != "direct" or any(one.routing_key == route.routing_key for one in found):
                 return destinations(route, found)

@@ -37,7 +37,7 @@ _HEAL = 1.5
 
 def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str]) -> int:
     """Give back what a consumer holds, but for ``kept``; how many messages are still held."""
-    names = (keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner))
+    names = (keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.settled(owner))
     left: int = _LEAVE.run(link, names, (keys.prefix, keys.separator, owner, *kept))
     return left
 

@@ -103,7 +103,7 @@ class RedisTransport:
 
     def admin(self) -> RedisAdmin:
         house = self._house
-        return RedisAdmin(house.links, house.keys, house.bindings, house.translating)
+        return RedisAdmin(house.links, house.keys, house.bindings, house.translating, self._options, self._clock)
 
     def broadcast(self) -> RedisBroadcast:
         house = self._house

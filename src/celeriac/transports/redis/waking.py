@@ -84,6 +84,10 @@ class Sleeper:
         self._poll.register(self._bell.fileno(), select.POLLIN)
         self._closed = False
 
+    def redirect(self, wakes: list[str]) -> None:
+        """Wait for tokens of these lists from the next sleep on."""
+        self._wakes = wakes
+
     def sleep(self, seconds: float, look_at: str | None) -> None:
         """Until something may have come, but no longer. ``look_at``: a list to watch itself."""
         if self._wakes:

@@ -1,0 +1,284 @@
+"""Commands that change what the worker does. Replies are ``{"ok": text}`` or ``{"error": text}``, in Celery's words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import signal as signals
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from celeriac.errors import OperationalError
+from celeriac.executors.base import Resizable
+from celeriac.ids import is_safe_id
+from celeriac.rules.admission import is_stamped
+from celeriac.rules.claim import LOST, RUNNING
+from celeriac.transports.base import QueueSpec
+from celeriac.worker.commands.inspect import command
+
+if TYPE_CHECKING:
+    from celeriac.executors.base import Cancel
+    from celeriac.worker.claims import Claim
+    from celeriac.worker.commands.state import WorkerState
+
+logger = logging.getLogger("celeriac.worker")
+
+_MOST_IDS = 10_000
+_QUEUE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
+#: seconds that changing the queues may take
+_PATIENCE = 10.0
+
+Reply = dict[str, Any]
+
+
+def ok(value: Any) -> Reply:
+    return {"ok": value}
+
+
+def nok(value: Any) -> Reply:
+    return {"error": value}
+
+
+# ── revoking ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command("control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(
+    state: WorkerState, task_id: str | Sequence[str], terminate: bool = False, signal: Any = None, **_: Any
+) -> Reply:
+    """Keep tasks from being run, by id."""
+    ids = _ids(task_id)
+    state.admission.revoked.add(ids)
+    wanted = set(ids)
+    state.admission.revoke(lambda claim: claim.id in wanted)
+    if terminate:
+        ended = _end_running(state, lambda claim: claim.id in wanted, _how(state, signal))
+        return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
+    _end_running(state, lambda claim: claim.id in wanted, "unstarted")
+    logger.info("tasks flagged as revoked: %s", ", ".join(ids[:10]))
+    return ok(f"tasks {wanted} flagged as revoked")
+
+
+@command("control", variadic="task_id", args=(("signal", str),), signature="<signal> [id1 [id2 [... [idN]]]]")
+def terminate(state: WorkerState, signal: Any, task_id: str | Sequence[str], **_: Any) -> Reply:
+    """End tasks that run, and keep them from being run again."""
+    reply: Reply = revoke(state, task_id, terminate=True, signal=signal)
+    return reply
+
+
+@command("control", variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+def revoke_by_stamped_headers(
+    state: WorkerState, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
+) -> Reply:
+    """Keep tasks from being run, by a header they are stamped with."""
+    stamps = _stamps(headers)
+    for name, values in stamps.items():
+        state.admission.revoked.add_stamps(name, values)
+
+    def is_meant(claim: Claim) -> bool:
+        return is_stamped(claim.request.envelope.headers, stamps)
+
+    state.admission.revoke(is_meant)
+    if not terminate:
+        _end_running(state, is_meant, "unstarted")
+        return ok(f"headers {headers!r} flagged as revoked, but not terminated")
+    ended = _end_running(state, is_meant, _how(state, signal))
+    return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
+
+
+def _ids(given: Any) -> list[str]:
+    ids = [given] if isinstance(given, str) else list(given)
+    if len(ids) > _MOST_IDS:
+        raise ValueError(f"{len(ids)} ids at one time; the limit is {_MOST_IDS}")
+    if not ids or not all(map(is_safe_id, ids)):
+        raise ValueError("task ids are 1 to 255 characters of A-Za-z0-9_.:@-")
+    return ids
+
+
+def _stamps(headers: Any) -> dict[str, list[str]]:
+    """``{"name": value or [values]}``, or ``["name=value", …]`` from the command line."""
+    if isinstance(headers, list | tuple):
+        pairs = [str(item).partition("=") for item in headers]
+        gathered: dict[str, list[str]] = {}
+        for name, _, value in pairs:
+            gathered.setdefault(name, []).append(value)
+        headers = gathered
+    if not isinstance(headers, dict) or not headers:
+        raise ValueError("headers is a mapping of stamped headers to values")
+    return {
+        str(name)[:255]: [str(value)[:255] for value in (values if isinstance(values, list | tuple) else [values])]
+        for name, values in headers.items()
+    }
+
+
+def _how(state: WorkerState, signal: Any) -> Cancel:
+    """What ends a task: killing its process, or, where others share that, an exception in it (SIGKILL insists)."""
+    name = str(signal or "SIGTERM").upper()
+    number = signals.Signals(int(name)).name if name.isdigit() else name if name.startswith("SIG") else f"SIG{name}"
+    if not hasattr(signals, number):
+        raise ValueError(f"there is no signal {str(signal)[:20]!r}")
+    if number == "SIGUSR1":
+        return "soft"
+    return "soft" if state.plan.slots_per_child > 1 and number != "SIGKILL" else "hard"
+
+
+def _end_running(state: WorkerState, is_meant: Any, how: Cancel) -> list[str]:
+    """Those that were with the executor."""
+    meant = [
+        claim.id for claim in state.claims.held.values() if claim.state in (RUNNING, LOST) and is_meant(claim)
+    ]  # fmt: skip
+    return [task_id for task_id in meant if state.executor.cancel(task_id, how)]
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(
+    "control",
+    args=(("task_name", str), ("rate_limit", str)),
+    signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",
+)
+def rate_limit(state: WorkerState, task_name: str, rate_limit: Any, **_: Any) -> Reply:
+    """Set how often tasks of one name may start here."""
+    if task_name not in state.tasks:
+        logger.error("rate limit attempt for an unknown task")
+        return nok("unknown task")
+    if rate_limit is not None and (not isinstance(rate_limit, int | float | str) or len(str(rate_limit)) > 50):
+        return nok("Invalid rate limit string: a rate is like 10/s, 10/m or 10/h")
+    try:
+        state.pacing.limit(task_name, rate_limit)
+    except ValueError as error:
+        return nok(f"Invalid rate limit string: {error!r}")
+    if not state.plan.rate_limits:
+        return nok("rate limits are off here (worker_disable_rate_limits)")
+    with contextlib.suppress(AttributeError):
+        state.tasks[task_name].rate_limit = rate_limit or None  # type: ignore[attr-defined]  # ``registered`` shows it
+    if not rate_limit:
+        logger.info("rate limits disabled for tasks of type %s", task_name)
+        return ok("rate limit disabled successfully")
+    logger.info("new rate limit for tasks of type %s: %s", task_name, rate_limit)
+    return ok("new rate limit set successfully")
+
+
+@command("control", args=(("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)),
+         signature="<queue> [exchange [type [routing_key]]]")  # fmt: skip
+async def add_consumer(
+    state: WorkerState, queue: str, exchange: str | None = None, exchange_type: str | None = None,
+    routing_key: str | None = None, options: Any = None, **_: Any,
+) -> Reply:  # fmt: skip
+    """Take messages from one more queue."""
+    _check_names(queue, exchange, exchange_type, routing_key)
+    if exchange is None and routing_key is None and exchange_type in (None, "direct"):
+        spec = state.find_queue(queue)
+    else:
+        spec = QueueSpec(
+            name=queue, exchange=exchange or queue, exchange_type=exchange_type or "direct",
+            routing_key=routing_key or queue,
+        )  # fmt: skip
+    return await _change(
+        state, lambda now: [*(known for known in now if known.name != queue), spec], f"add consumer {queue}"
+    )
+
+
+@command("control", args=(("queue", str),), signature="<queue>")
+async def cancel_consumer(state: WorkerState, queue: str, **_: Any) -> Reply:
+    """Take no more messages from a queue."""
+    _check_names(queue)
+    return await _change(
+        state, lambda now: [known for known in now if known.name != queue], f"no longer consuming from {queue}"
+    )
+
+
+def _check_names(*names: Any) -> None:
+    for name in names:
+        if name is not None and (not isinstance(name, str) or _QUEUE_NAME.match(name) is None):
+            raise ValueError("names of queues and exchanges are 1 to 255 printable characters")
+
+
+async def _change(state: WorkerState, change: Any, done: str) -> Reply:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await state.session.change_queues(change)
+    except TimeoutError:
+        return nok("the broker has not answered yet; the queues change as soon as it does")
+    except OperationalError as error:
+        return nok(f"the broker refuses: {error}")
+    logger.info("%s", done)
+    return ok(done)
+
+
+# ── pool ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command("control", args=(("n", int),), signature="[N=1]")
+def pool_grow(state: WorkerState, n: int = 1, **_: Any) -> Reply:
+    """Run more tasks at one time."""
+    return _resize(state, n, "pool will grow")
+
+
+@command("control", args=(("n", int),), signature="[N=1]")
+def pool_shrink(state: WorkerState, n: int = 1, **_: Any) -> Reply:
+    """Run fewer tasks at one time."""
+    return _resize(state, -n, "pool will shrink")
+
+
+def _resize(state: WorkerState, by: int, done: str) -> Reply:
+    if type(by) is not int or not 0 < abs(by) <= 1000:
+        raise ValueError("n is a whole number from 1 to 1000")
+    executor = state.executor
+    if not isinstance(executor, Resizable):
+        return nok(f"pool {state.plan.pool!r} cannot change its size in this release of celeriac")
+    now = executor.slots // state.plan.slots_per_child
+    if now + by < 1:
+        raise ValueError(f"the pool has {now} processes; it cannot shrink by {-by}")
+    executor.resize(now + by)
+    return ok(done)
+
+
+@command("control", args=(("max", int), ("min", int)), signature="[max [min]]")
+def autoscale(state: WorkerState, **_: Any) -> Reply:
+    """Set the limits between which the pool sizes itself."""
+    raise ValueError("Autoscale not enabled")
+
+
+@command("control", variadic="modules", signature="[<module1> [... [<moduleN>]]]")
+def pool_restart(state: WorkerState, **_: Any) -> Reply:
+    """Replace the pool's processes."""
+    if not state.settings.worker_pool_restarts:
+        raise ValueError("Pool restarts not enabled")
+    return nok("the pool cannot be restarted in this release of celeriac; restart the worker")
+
+
+# ── the worker itself ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command("control")
+def enable_events(state: WorkerState, **_: Any) -> Reply:
+    """Send task events."""
+    return ok("task events enabled" if state.events.enable() else "task events already enabled")
+
+
+@command("control")
+def disable_events(state: WorkerState, **_: Any) -> Reply:
+    """Send no task events."""
+    return ok("task events disabled" if state.events.disable() else "task events already disabled")
+
+
+@command("control")
+async def heartbeat(state: WorkerState, **_: Any) -> None:
+    """Send a sign of life now."""
+    await state.pulse.answer()
+
+
+@command("control", args=(("id", str), ("topic", str), ("action", str)), signature="<id> <topic> <action>")
+def election(state: WorkerState, id: Any = None, topic: Any = None, action: Any = None, **_: Any) -> None:  # noqa: A002
+    """Hold an election: celeriac's workers take no part in it."""
+
+
+@command("control")
+def shutdown(state: WorkerState, msg: Any = None, **_: Any) -> None:
+    """Stop the worker, warm."""
+    logger.warning("told to shut down by remote control")
+    state.stop()

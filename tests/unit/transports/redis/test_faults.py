@@ -1,0 +1,193 @@
+"""Connections that break at the worst moment: nothing is lost, nothing is done twice, errors say what is known."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from celeriac.errors import BrokerUnavailable, ImproperlyConfigured, OperationalError, PublishTimeout, PublishUnknown
+from celeriac.redis.address import address_of
+from celeriac.redis.connect import open_link
+from celeriac.redis.errors import ReplyError
+from celeriac.redis.keys import Keys
+from celeriac.redis.scripts import Script, script
+from celeriac.testing.conformance.transport import message, numbered, stored
+from celeriac.testing.proxy import CutAt, FaultProxy, Hold
+from celeriac.transports.base import ACK, Settlement
+from celeriac.wire.stored_status import packed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: what ``settle.lua`` answers when nothing was lost
+_SETTLED = b"*2\r\n*0\r\n*0\r\n"
+
+
+def numbers(deliveries: Any) -> list[int]:
+    return [int(delivery.envelope.body) for delivery in deliveries]
+
+
+@pytest.fixture
+def proxy(server: Any) -> Iterator[FaultProxy]:
+    with FaultProxy("127.0.0.1", server.port) as started:
+        yield started
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+def test_a_claim_whose_answer_is_lost_is_delivered_at_once(
+    proxy: FaultProxy, bench: Any, server: Any, how: Any
+) -> None:
+    bench.fill("q", 5)
+    consumer = bench.consumer("q", transport=bench.transport(proxy.url(server.url())))
+    cut = proxy.to_client.add(CutAt(b"delivery_tag", how=how))
+    began = time.monotonic()
+    found = list(consumer.receive(5, 5))
+    assert cut.wait(1)
+    assert numbers(found) == [0, 1, 2, 3, 4]
+    assert time.monotonic() - began < 2
+    assert {(one.attempt, one.redelivered) for one in found} == {(0, False)}
+    assert not consumer.settle([Settlement(one.receipt, ACK) for one in found])
+    assert not consumer.receive(5, 0)
+
+
+def test_a_claim_that_arrives_late_takes_nothing(bench: Any) -> None:
+    bench.fill("q", 1)
+    keys = Keys()
+    owner = "late"
+    script("resume").run(bench.link, (keys.held(owner), keys.lease(owner), keys.fence(owner)), (3, 4, 1000))
+
+    def claim(number: int) -> Any:
+        names = (
+            keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.delayed("q"), keys.wake("q"), "q",
+        )  # fmt: skip
+        return script("claim").run(bench.link, names, (owner, number, 10, 1000, 1000, keys.separator, 1, "q", "0.q"))
+
+    assert claim(4) == [-1, []]
+    assert len(claim(5)) == 4
+
+
+def test_a_settlement_whose_answer_is_lost_is_done_once(proxy: FaultProxy, bench: Any, server: Any) -> None:
+    bench.fill("q", 2)
+    consumer = bench.consumer("q", transport=bench.transport(proxy.url(server.url())))
+    found = consumer.receive(2, 5)
+    for one in found:
+        cut = proxy.to_client.add(CutAt(_SETTLED))
+        assert not consumer.commit((), numbered("next", [1]), [Settlement(one.receipt, ACK)])
+        assert cut.wait(1)
+    assert bench.link.call("LLEN", "next") == 2
+    assert len(consumer.settle([Settlement(one.receipt, ACK) for one in found])) == 2
+
+
+def test_a_publish_whose_answer_is_lost_may_have_arrived(proxy: FaultProxy, bench: Any, server: Any) -> None:
+    publisher = bench.transport(proxy.url(server.url())).publisher()
+    publisher.publish([message("q")], time.monotonic() + 5)
+    proxy.to_client.add(CutAt(b":1\r\n"))
+    with pytest.raises(PublishUnknown):
+        publisher.publish([message("q")], time.monotonic() + 5)
+    assert bench.link.call("LLEN", "q") == 2
+    hold = proxy.to_client.add(Hold())
+    began = time.monotonic()
+    with pytest.raises((PublishTimeout, BrokerUnavailable)):
+        publisher.publish([message("q")], time.monotonic() + 0.5)
+    assert 0.4 < time.monotonic() - began < 1.5
+    hold.remove()
+    publisher.publish([message("q")], time.monotonic() + 5)
+    publisher.close()
+
+
+def test_a_publish_to_nobody_has_not_arrived(proxy: FaultProxy, bench: Any, server: Any) -> None:
+    publisher = bench.transport(proxy.url(server.url())).publisher()
+    publisher.publish([message("q")], time.monotonic() + 5)
+    proxy.refuse()
+    proxy.cut()
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        publisher.publish([message("q")], time.monotonic() + 5)
+    assert time.monotonic() - began < 5
+    proxy.heal()
+    publisher.publish([message("q")], time.monotonic() + 5)
+    assert bench.link.call("LLEN", "q") == 2
+    publisher.close()
+
+
+def test_a_replica_is_no_broker(bench: Any) -> None:
+    consumer = bench.consumer("q")
+    assert not consumer.receive(1, 0)
+    bench.link.call("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(BrokerUnavailable):
+            bench.fill("q", 1)
+        with pytest.raises(BrokerUnavailable):
+            consumer.receive(1, 0)
+    finally:
+        bench.link.call("REPLICAOF", "NO", "ONE")
+    bench.fill("q", 1)
+    assert numbers(consumer.receive(1, 5)) == [0]
+
+
+def test_a_wrong_password_is_one_clear_error(bench: Any) -> None:
+    bench.link.call("CONFIG", "SET", "requirepass", "secret")
+    try:
+        transport = bench.transport(bench.url.replace("redis://", "redis://:wrong@"))
+        for work in (
+            lambda: bench.publish(message("q"), transport=transport),
+            lambda: bench.consumer("q", transport=transport).receive(1, 0),
+            lambda: transport.admin().depth("q"),
+        ):
+            with pytest.raises(ImproperlyConfigured, match="broker_url"):
+                work()
+    finally:
+        bench.link.call("CONFIG", "SET", "requirepass", "")
+
+
+def test_an_interrupt_from_another_thread_ends_the_wait(bench: Any) -> None:
+    import threading
+
+    consumer = bench.consumer("q")
+    for _ in range(3):
+        timer = threading.Timer(0.1, consumer.interrupt)
+        timer.start()
+        began = time.monotonic()
+        assert not consumer.receive(1, 10)
+        assert time.monotonic() - began < 2
+        timer.join(timeout=1)
+
+
+def test_old_servers_get_scripts_without_the_first_line(bench: Any) -> None:
+    # this server knows the first line, so it is given one that it refuses as old ones refuse any
+    old = Script("old", "#!lua flags=what-is-this\nreturn ARGV[1]")
+    link = open_link(address_of(bench.url, setting="broker_url", options={}))
+    assert old.run(link, (), ("x",)) == b"x"
+    assert old.run(link, (), ("y",)) == b"y"
+    broken = Script("broken", "#!lua\nreturn (")
+    with pytest.raises(ReplyError):
+        broken.run(link, (), ())
+    link.close()
+
+
+def test_a_result_that_the_script_cannot_judge_is_judged_here(bench: Any) -> None:
+    before = stored("t", "STARTED").payload + b" " * 2000
+    bench.link.call("SET", "celery-task-meta-t", packed(before, "gzip"))
+    done = stored("u", "SUCCESS").payload + b" " * 2000
+    bench.link.call("SET", "celery-task-meta-u", packed(done, "gzip"))
+    bench.fill("q", 1)
+    consumer = bench.consumer("q")
+    (found,) = consumer.receive(1, 5)
+    results = [stored("t", "SUCCESS"), stored("u", "FAILURE"), stored("v", "SUCCESS")]
+    assert not consumer.commit(results, numbered("next", [1]), [Settlement(found.receipt, ACK)])
+    assert b'"SUCCESS"' in bench.link.call("GET", "celery-task-meta-t")
+    assert bench.link.call("GET", "celery-task-meta-u") == packed(done, "gzip")
+    assert b'"SUCCESS"' in bench.link.call("GET", "celery-task-meta-v")
+    assert bench.link.call("LLEN", "next") == 1
+
+
+def test_an_unreachable_server_is_told_within_the_deadline(bench: Any) -> None:
+    transport = bench.transport("redis://127.0.0.1:1/0")
+    began = time.monotonic()
+    with pytest.raises(OperationalError):
+        bench.consumer("q", transport=transport).receive(1, 0)
+    with pytest.raises(BrokerUnavailable):
+        bench.publish(message("q"), transport=transport)
+    assert time.monotonic() - began < 5
