@@ -191,7 +191,7 @@ def test_tls_with_a_certificate_of_ones_own(secured: Secured):
         client.config_set("tls-auth-clients", "yes")
         try:
             with (
-                pytest.raises(BackendError),
+                pytest.raises((BackendError, ImproperlyConfigured)),
                 opened(secured.tls_url(ssl_ca_certs=str(secured.authority.path))) as store,
             ):
                 store.read(["x"])

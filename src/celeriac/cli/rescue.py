@@ -22,12 +22,16 @@ _SHOWN = 50
     "--older-than", type=click.FloatRange(min=0), metavar="SECONDS",
     help="Only messages that were taken longer ago.  [default: the option visibility_timeout, or 3600]",
 )  # fmt: skip
+@click.option(
+    "--delayed", is_flag=True,
+    help="Also what waits for its time: workers of Celery, if they are to take over again, hold it themselves.",
+)  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Only show them.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option("--json", "wants_json", is_flag=True, help="Print them as JSON; needs --force or --dry-run.")
 @pass_invocation
 def rescue(
-    invocation: Invocation, older_than: float | None, dry_run: bool, force: bool, wants_json: bool
+    invocation: Invocation, older_than: float | None, delayed: bool, dry_run: bool, force: bool, wants_json: bool
 ) -> None:  # fmt: skip
     """Give back the messages that workers of Celery took and never settled.
 
@@ -52,12 +56,17 @@ def rescue(
             if not force:
                 click.confirm(f"Give {len(found)} messages back to their queues?", abort=True)
             rescued = admin.rescue(age)
+        undelayed = {name: admin.undelay(name) for name in app.queues} if delayed and not dry_run else {}
     finally:
         admin.close()
     if wants_json:
-        say(as_json({"stranded": [msgspec.to_builtins(one) for one in found], "rescued": rescued}))
-    elif found and not dry_run:
+        shown = [msgspec.to_builtins(one) for one in found]
+        say(as_json({"stranded": shown, "rescued": rescued, "undelayed": undelayed}))
+        return
+    if found and not dry_run:
         say(f"{rescued} message{'' if rescued == 1 else 's'} given back")
+    for name, count in undelayed.items():
+        say(f"{one_line(name)}: {count} delayed message{'' if count == 1 else 's'} handed over")
 
 
 def _visibility_timeout(options: Any) -> float:

@@ -18,7 +18,7 @@ Ours, which Celery never reads:
     <prefix>_celeriac.delayed.<queue>              zset     nonce|step|bytes → when it is due (server ms)
     <prefix>_celeriac.wake.<queue>                 list     one token, for some seconds: "there is something"
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
-    <prefix>_celeriac.served                       zset     queues that consumers of ours serve → when they last did
+    <prefix>_celeriac.served.<queue>               zset     consumers of ours → when they count as dead (server ms)
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires
     <prefix>_celeriac.queues                       set      names of declared queues
     <prefix><queue>.dead, <prefix><queue>.quarantine
@@ -64,7 +64,7 @@ class Keys:
         self.steps = steps
         ours = f"{prefix}_celeriac."
         self.owners = f"{ours}owners"
-        self.served = f"{ours}served"
+        self._served = f"{ours}served."
         self.amnesty = f"{ours}amnesty"
         self.queues = f"{ours}queues"
         self._held = f"{ours}held."
@@ -134,6 +134,9 @@ class Keys:
 
     def peek(self, list_: str) -> str:
         return self._peek + list_
+
+    def served(self, queue: str) -> str:
+        return self._served + queue
 
     def delayed(self, queue: str) -> str:
         return self._delayed + queue

@@ -183,7 +183,9 @@ class RedisStore:
         link = self._links.take(deadline)
         reused = link.reused
         try:
-            return work(link, deadline)
+            answer = work(link, deadline)
+            self._away_since = 0.0
+            return answer
         except LinkBroken as error:
             again = reused if error.fault is Fault.UNREACHABLE else self.address.retry_on_timeout
             if not again or error.fault not in (Fault.UNREACHABLE, Fault.SLOW):

@@ -294,6 +294,10 @@ class Rescues(Protocol):
         """Give them back to the front of their queues; how many."""
         ...
 
+    def undelay(self, queue: str) -> int:
+        """Put what waits for its time where workers of Celery find it, who hold it till then themselves; how many."""
+        ...
+
 
 class Heard(msgspec.Struct, array_like=True, gc=False):
     """What a :class:`Subscription` hands out."""

@@ -1,7 +1,9 @@
 #!lua flags=allow-oom
 --@include _common.lua
+--@include _alive.lua
+--@include _due.lua
 -- Take up to max messages, in the order of the lists given; what is due among the delayed comes first into its list.
--- KEYS: owners, held, lease, fence, then per queue: delayed, wake; then the lists
+-- KEYS: owners, held, lease, fence, amnesty, then per queue: delayed, wake; then the lists
 -- ARGV: owner, claim, max, lease ms, dead ms, separator, number of queues, their names, per list its place (step.queue)
 -- Answers: ms until the next delayed message is due (or -1), errors, then number of a list and messages of it, newest
 -- first, over and over.
@@ -15,31 +17,11 @@ local now = now_ms()
 -- a claim that was given up for lost and comes late after all must not take anything
 if tonumber(claim) <= tonumber(redis.call('GET', KEYS[4]) or 0) then return { -1, {} } end
 -- who claims lives, and must be listed before it holds anything
-redis.call('ZADD', KEYS[1], now + ARGV[5], owner)
+report(KEYS[1], KEYS[5], owner, now, tonumber(ARGV[5]), last_end(KEYS[1]))
 
-local first_list = 4 + 2 * queues
+local first_list = 5 + 2 * queues
 local errors = {}
 local next_due = -1
-
--- A delayed message is nonce|step|bytes.
-local function bring_due(queue, delayed, list)
-  local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 500)
-  if due.err then
-    errors[#errors + 1] = delayed .. ': ' .. due.err
-    return
-  end
-  if #due == 0 then return end
-  for _, member in ipairs(due) do
-    local step, start = string.match(member, '^[^|]*|(%d+)|()')
-    local target = (step == '0' or not step) and list or list .. separator .. step
-    local pushed = redis.pcall('LPUSH', target, start and string.sub(member, start) or member)
-    if type(pushed) == 'table' and pushed.err then
-      errors[#errors + 1] = target .. ': ' .. pushed.err
-    else
-      redis.call('ZREM', delayed, member)
-    end
-  end
-end
 
 local place_of_queue = 7 + queues
 local base, wake_of = {}, {}
@@ -49,8 +31,8 @@ for number = first_list + 1, #KEYS do
 end
 for number = 1, queues do
   local queue = ARGV[7 + number]
-  wake_of[queue] = KEYS[4 + 2 * number]
-  bring_due(queue, KEYS[3 + 2 * number], base[queue])
+  wake_of[queue] = KEYS[5 + 2 * number]
+  bring_due(KEYS[4 + 2 * number], base[queue], separator, now, errors)
 end
 
 local answer = { -1, errors }
@@ -90,7 +72,7 @@ end
 
 if taken == 0 then
   for number = 1, queues do
-    local first = redis.pcall('ZRANGE', KEYS[3 + 2 * number], 0, 0, 'WITHSCORES')
+    local first = redis.pcall('ZRANGE', KEYS[4 + 2 * number], 0, 0, 'WITHSCORES')
     if not first.err and #first > 0 then
       local left = math.max(0, first[2] - now)
       if next_due < 0 or left < next_due then next_due = left end

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.redis.errors import ReplyError
 from celeriac.redis.keys import read_binding, read_field
+from celeriac.redis.scripts import script
 from celeriac.transports.base import QueueCounts
 from celeriac.transports.redis.graves import Graves
 from celeriac.transports.redis.legacy import Unacked
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from celeriac.transports.redis.sending import Bindings
     from celeriac.wire.envelope import Route
 
+_UNDELAY = script("undelay")
 #: seconds that one operation may take
 _PATIENCE = 30.0
 #: exchanges whose queues are no task queues: remote control, its replies, events
@@ -150,6 +152,14 @@ class RedisAdmin:
     def rescue(self, older_than: float) -> int:
         with self._translating, self._links.borrow() as link:
             return self._unacked(link).restore(older_than)
+
+    def undelay(self, queue: str) -> int:
+        keys, moved = self._keys, 0
+        names = (keys.delayed(queue), keys.list_of(queue), keys.wake(queue))
+        with self._translating, self._links.borrow() as link:
+            while brought := _UNDELAY.run(link, names, (keys.separator,), time.monotonic() + _PATIENCE):
+                moved += brought
+        return moved
 
     def _unacked(self, link: Link) -> Unacked:
         def queues_for(route: Route) -> list[str]:

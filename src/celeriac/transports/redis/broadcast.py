@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import MessageError
-from celeriac.redis.connect import Links, Wake, open_link, pack
-from celeriac.redis.errors import Fault, LinkBroken, ReplyError
+from celeriac.redis.connect import Links, Wake, open_link
+from celeriac.redis.errors import ReplyError
 from celeriac.redis.keys import binding_member, read_binding
 from celeriac.transports.base import Heard
 from celeriac.transports.bindings import topic_matches
@@ -136,24 +136,16 @@ class _Listening:
         self._link = open_link(address)
         try:
             self._link.wake_by(self._wake)
-            self._link.send(pack(("PSUBSCRIBE", *self._patterns)))
-            self._await_confirmations(time.monotonic() + address.answer_timeout)
+            # subscribing has no reply of its own unless it is refused; what is published after the PONG is heard
+            ends = time.monotonic() + address.answer_timeout
+            self._link.send_many([("PSUBSCRIBE", *self._patterns), ("PING",)], ends)
+            answer = self._link.receive(ends)
+            if isinstance(answer, ReplyError):
+                raise answer
         except BaseException:
             self._link.close()
             self._wake.close()
             raise
-
-    def _await_confirmations(self, ends: float) -> None:
-        missing = len(self._patterns)
-        while missing > 0:
-            left = ends - time.monotonic()
-            if left <= 0:
-                raise LinkBroken("the server did not confirm a subscription", Fault.SLOW, sent=True)
-            for push in self._link.listen(left):
-                if push[0] == b"psubscribe":
-                    missing -= 1
-                else:
-                    self._take(push)
 
     def receive(self, limit: int, wait: float) -> Sequence[Heard]:
         ends = time.monotonic() + wait

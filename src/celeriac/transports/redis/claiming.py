@@ -78,7 +78,8 @@ class Claimer:
         keys = self._keys
         queues = self._queues[start:] + self._queues[:start]
         places = [(queue, step) for step in keys.steps for queue in queues]
-        names = [keys.owners, keys.held(self._owner), keys.lease(self._owner), keys.fence(self._owner)]
+        owner = self._owner
+        names = [keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.amnesty]
         for queue in queues:
             names += (keys.delayed(queue), keys.wake(queue))
         names += [keys.list_of(queue, step) for queue, step in places]

@@ -45,6 +45,7 @@ class RedisConsumer:
         names = list(dict.fromkeys(queues))
         if house.strategy == "sorted":
             names.sort()
+        self._queues = names
         address, keys = house.address, house.keys
         connect = partial(open_link, address)
         self._claimer = Claimer(connect, keys, self._owner, names, house.strategy, house.lease, house.max_bytes)
@@ -147,7 +148,7 @@ class RedisConsumer:
         try:
             with self._house.translating:
                 for owner in leaving:
-                    self._settler.leave(owner, kept.get(owner, ()))
+                    self._settler.leave(owner, kept.get(owner, ()), self._queues)
         finally:
             self._sleeper.close()
             self._claimer.close()

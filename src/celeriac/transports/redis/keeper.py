@@ -23,7 +23,7 @@ logger = logging.getLogger("celeriac.transports.redis")
 
 _KEEP = script("keep")
 #: seconds between two reports, and without one until a consumer counts as dead, where leases are as long as usual
-_REPORT, _DEAD = 5.0, 15.0
+_REPORT, _DEAD = 2.5, 15.0
 #: messages that one report gives back
 _ROOM = 2000
 
@@ -82,10 +82,10 @@ class Keeper:
         if self._link is None:
             self._link = self._open_link()
         keys, owners, watched = self._keys, self._owners(), self._watched()
-        names = (keys.owners, keys.served, keys.amnesty, keys.peek(watched))
+        names = (keys.owners, keys.amnesty, keys.peek(watched), *map(keys.served, self._queues))
         returned, looks = _KEEP.run(
             self._link, names,
-            (keys.prefix, keys.separator, dead_after_ms(self._lease), _ROOM, len(owners), *owners, *self._queues),
+            (keys.prefix, keys.separator, dead_after_ms(self._lease), _ROOM, *owners),
         )  # fmt: skip
         self.looks_at = watched if looks else None
         if returned:

@@ -85,11 +85,10 @@ class Sends:
             arguments.append(len(payloads))
             arguments += payloads
         arguments.append(len(self.delayed))
-        if self.delayed:
-            names.append(keys.served)
-            for one in self.delayed:
-                names += (keys.delayed(one.queue), keys.wake(one.queue), keys.list_of(one.queue, one.step))
-                arguments += (one.due, f"{nonces.next()}|{one.step}|", one.queue, one.payload)
+        for one in self.delayed:
+            queue = one.queue
+            names += (keys.delayed(queue), keys.wake(queue), keys.list_of(queue, one.step), keys.served(queue))
+            arguments += (one.due, f"{nonces.next()}|{one.step}|", one.payload)
 
 
 class Nonces:

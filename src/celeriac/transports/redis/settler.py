@@ -35,9 +35,10 @@ _SETTLE, _RENEW, _LEAVE = script("settle"), script("renew"), script("leave")
 _HEAL = 1.5
 
 
-def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str]) -> int:
-    """Give back what a consumer holds, but for ``kept``; how many messages are still held."""
-    names = (keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.settled(owner))
+def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str], queues: Sequence[str] = ()) -> int:
+    """Give back what a consumer of ``queues`` holds, but for ``kept``; how many messages are still held."""
+    own = (keys.held(owner), keys.lease(owner), keys.fence(owner), keys.settled(owner))
+    names = (keys.owners, *own, *map(keys.served, queues))
     left: int = _LEAVE.run(link, names, (keys.prefix, keys.separator, owner, *kept))
     return left
 
@@ -130,9 +131,9 @@ class Settler:
             lost += [(owner, field.decode()) for field in gone]
         return lost
 
-    def leave(self, owner: str, kept: Sequence[str] = ()) -> int:
+    def leave(self, owner: str, kept: Sequence[str], queues: Sequence[str]) -> int:
         """Give back what a consumer holds, but for ``kept``; how many messages are still held."""
-        left: int = self._healing(lambda link: leave(link, self._keys, owner, kept))
+        left: int = self._healing(lambda link: leave(link, self._keys, owner, kept, queues))
         return left
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.redis.address import address_of
+from celeriac.redis.checks import OVERRIDE, examine
 from celeriac.redis.connect import Links
 from celeriac.redis.errors import Translating
 from celeriac.redis.keys import Keys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celeriac.clock import Clock
+    from celeriac.settings.check import Finding
     from celeriac.transports.base import QueueSpec
 
 _STRATEGIES = ("round_robin", "priority", "sorted")
@@ -108,6 +110,11 @@ class RedisTransport:
     def broadcast(self) -> RedisBroadcast:
         house = self._house
         return RedisBroadcast(house.address, house.keys, house.max_bytes, house.translating, self._options)
+
+    def examine(self) -> Sequence[Finding]:
+        """Whether the server is fit to be a broker: see ``redis/checks.py``."""
+        house, option = self._house, self._options.get(OVERRIDE)
+        return examine(house.address, "broker", house.translating, eviction_allowed=bool(option))
 
     def close(self) -> None:
         """Publishers and consumers close their own connections."""

@@ -321,14 +321,13 @@ def test_one_token_wakes_one_after_another_while_there_is_something(bench: Any) 
 
 
 def test_a_stopped_server_makes_nobody_look_dead(bench: Any, receive_all: Any, server: Any) -> None:
-    bench.fill("q", 4)
-    one, two = bench.consumer("q"), bench.consumer("q")
-    held = receive_all(one, 2)
-    assert len(receive_all(two, 1)) == 1
+    bench.fill("q", 6)
+    consumers = [bench.consumer("q", broker_lease=3.0) for _ in range(3)]
+    held = [receive_all(consumer, 2) for consumer in consumers]
     server.pause()
-    time.sleep(1.0)  # a consumer without reports is dead after 0.6
+    time.sleep(2.0)  # a consumer without reports is dead after 1.5
     server.resume()
-    assert not one.renew([delivery.receipt for delivery in held])
-    third = bench.consumer("q")
-    assert len(third.receive(4, 0.4)) == 1
-    assert not one.settle([Settlement(delivery.receipt, ACK) for delivery in held])
+    newcomer = bench.consumer("q", broker_lease=3.0)
+    assert not newcomer.receive(6, 0.5)
+    for consumer, deliveries in zip(consumers, held, strict=True):
+        assert not consumer.settle([Settlement(delivery.receipt, ACK) for delivery in deliveries])

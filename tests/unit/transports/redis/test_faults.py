@@ -60,7 +60,8 @@ def test_a_claim_that_arrives_late_takes_nothing(bench: Any) -> None:
 
     def claim(number: int) -> Any:
         names = (
-            keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.delayed("q"), keys.wake("q"), "q",
+            keys.owners, keys.held(owner), keys.lease(owner), keys.fence(owner), keys.amnesty, keys.delayed("q"),
+            keys.wake("q"), "q",
         )  # fmt: skip
         return script("claim").run(bench.link, names, (owner, number, 10, 1000, 1000, keys.separator, 1, "q", "0.q"))
 
@@ -140,6 +141,28 @@ def test_a_wrong_password_is_one_clear_error(bench: Any) -> None:
                 work()
     finally:
         bench.link.call("CONFIG", "SET", "requirepass", "")
+
+
+def test_a_forked_child_publishes_over_its_own_connection(bench: Any) -> None:
+    import os
+
+    publisher = bench.transport().publisher()
+    publisher.publish(numbered("q", [0]), time.monotonic() + 5)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for number in range(1, 50):
+                publisher.publish(numbered("q", [number]), time.monotonic() + 5)
+            status = 0
+        finally:
+            os._exit(status)
+    for number in range(50, 100):
+        publisher.publish(numbered("q", [number]), time.monotonic() + 5)
+    assert os.waitpid(child, 0)[1] == 0
+    consumer = bench.consumer("q")
+    assert sorted(numbers(consumer.receive(200, 5))) == list(range(100))
+    publisher.close()
 
 
 def test_an_interrupt_from_another_thread_ends_the_wait(bench: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from celeriac.testing.conformance.transport import message
+from celeriac.testing.conformance.transport import message, numbered
 from celeriac.transports.base import QueueSpec, Rescues
 from celeriac.wire.kombu_json import encode_envelope
 
@@ -53,3 +53,18 @@ def test_what_was_left_behind_comes_back_oldest_first(bench: Any, receive_all: A
     assert admin.depth("bound") == 1
     admin.close()
     transport.close()
+
+
+def test_delayed_messages_can_be_handed_to_celery(bench: Any) -> None:
+    consumer = bench.consumer("q")
+    assert not consumer.receive(1, 0)
+    later = time.time() + 3600
+    bench.publish(*numbered("q", range(600), not_before=later), *numbered("q", [1], not_before=later, priority=9))
+    consumer.close()
+    admin = bench.transport().admin()
+    assert admin.counts("q").delayed == 601
+    assert admin.undelay("q") == 601
+    assert admin.undelay("q") == 0
+    counts = admin.counts("q")
+    assert (counts.waiting, counts.delayed) == (601, 0)
+    assert bench.link.call("LLEN", "q\x06\x169") == 1
