@@ -270,7 +270,7 @@ def throughput_recovers(history: History, *, share: float = 0.8, within: float, 
     )
 
 
-def calls_end_in_time(history: History, *, tolerance: float = 0.5) -> Check:
+def calls_end_in_time(history: History, *, tolerance: float = 1.0) -> Check:
     """I16: no public call took longer than its deadline, none was never heard of again, and errors are documented
     ones. What a killed process was calling is not judged."""
     found = []

@@ -184,6 +184,7 @@ def redis_full(lab: Lab) -> None:
 
 
 def _fill_and_drain(lab: Lab, site: RedisSite) -> None:
+    lab.worker("before").stop(lab.left(20))  # what it declared is there
     lab.send(lab.size(500, 2000), limit=10.0)
     with closing(site.client) as client:
         used = _used(client)
@@ -192,6 +193,7 @@ def _fill_and_drain(lab: Lab, site: RedisSite) -> None:
         with contextlib.suppress(redis.ResponseError):
             for number in range(10_000):
                 client.set(f"foreign{number}", b"x" * 20_000)
+        client.config_set("maxmemory", max(1, _used(client) - 1_000_000))  # not even a small message has room
     refused = lab.produce(3, limit=10.0)
     lab.finish(refused)
     full = _outcomes(lab.history(), "fail", "info")
