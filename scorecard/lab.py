@@ -264,7 +264,7 @@ class Lab:
         began = time.monotonic()
         count = self.site.outstanding()
         if count is not None:
-            self.note("depth", count=count, seconds=time.monotonic() - began)
+            self.note("depth", count=count, seconds=time.monotonic() - began + self.site.staleness)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -302,7 +302,7 @@ def _connect(
 
 
 def _explained(error: BaseException, endpoint: Endpoint) -> LinkBroken | None:
-    """Who speaks TLS to a plain port, or plainly to one of TLS, gets silence or a slammed door; others speak nonsense."""
+    """Who speaks TLS to a plain port, or plainly to one of TLS, gets silence or a slammed door."""
     if isinstance(error, Exception) and not isinstance(error, VENDOR_ERRORS):
         # redis-py takes the answer to its greeting for what it asked for, whatever it is
         return LinkBroken(f"not the protocol of Redis: {error}", Fault.MISPLACED, sent=False)
