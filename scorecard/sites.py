@@ -183,7 +183,7 @@ class RabbitSite:
     """A virtual host of a RabbitMQ node with a quorum queue; the results lie in a Redis of their own."""
 
     name = "rabbitmq"
-    staleness = 6.0  # quorum queues tell their figures every five seconds
+    staleness = 10.0  # quorum queues tell their figures every five seconds, and those are gathered later
 
     def __init__(self, folder: Path, node: RabbitServer, vhost: str, *, owns_node: bool = False) -> None:
         self.node = node
