@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +10,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fleet import CELERY, CELERY_PYTHON, OURS, Place, Servers, missing
+from fleet import DIRECTIONS, MIXED, Place, Servers, require_celery
 
 from celeriac.testing.servers import ServerMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-#: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
-DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
-if os.environ.get("INTEROP_PARTIES") == CELERY:
-    DIRECTIONS = [(CELERY, CELERY)]
-#: the parties of a fleet of two workers
-MIXED = DIRECTIONS[0]
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +23,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     made = Servers(tmp_path_factory.mktemp("fleets"))
     yield made
     made.end()
-
-
-def require(broker: str, *sides: str) -> None:
-    """Skip, loudly, what this machine or this state of the project cannot do."""
-    if not CELERY_PYTHON:
-        pytest.skip("CELERIAC_INTEROP_PYTHON is not set: a fleet of Celery and celeriac is NOT tested")
-    reason = missing(broker) if OURS in sides else None
-    if reason:
-        pytest.skip(reason)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
@@ -57,7 +40,7 @@ def direction(request: pytest.FixtureRequest) -> tuple[str, str]:
 @pytest.fixture
 def fleet(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
     """A place of the session where the second of ``direction`` runs a worker."""
-    require(broker, *direction)
+    require_celery()
     try:
         return servers.fleet(broker, direction[1])
     except ServerMissing as error:
@@ -67,7 +50,7 @@ def fleet(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
 @pytest.fixture
 def both(servers: Servers, broker: str) -> Place:
     """A place of the session where each party runs a worker on the same queues."""
-    require(broker, *MIXED)
+    require_celery()
     try:
         return servers.fleet(broker, *MIXED)
     except ServerMissing as error:
@@ -78,7 +61,7 @@ def both(servers: Servers, broker: str) -> Place:
 def apart(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
     """A place of the session where each party has a queue of its own: the first of ``direction`` reads ``here``, the
     second ``there``."""
-    require(broker, *direction)
+    require_celery()
     try:
         return servers.fleet(broker, *direction, queues=("here", "there"))
     except ServerMissing as error:
@@ -87,11 +70,11 @@ def apart(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
 
 @pytest.fixture
 def place(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Place]]:
-    """Makes a place for this test alone: ``place("redis", "celery", …parties)`` with settings as keywords."""
+    """Makes a place for this test alone: ``place("redis")``, with settings as keywords."""
     made: list[Place] = []
 
-    def make(broker: str, *sides: str, **settings: object) -> Place:
-        require(broker, *sides)
+    def make(broker: str, **settings: object) -> Place:
+        require_celery()
         try:
             made.append(Place(servers, broker, tmp_path / f"place{len(made)}", settings))
         except ServerMissing as error:

@@ -6,7 +6,6 @@ A :class:`Place` is a virtual host or a database with everybody in it; ``conftes
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import os
@@ -31,23 +30,18 @@ CELERY, OURS = "celery", "celeriac"
 #: seconds for whatever ought to happen at once
 SOON = 20.0
 
-_DRIVERS = {"redis": "celeriac.transports.redis.transport", "rabbitmq": "celeriac.transports.amqp.transport"}
+#: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
+DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
+if os.environ.get("INTEROP_PARTIES") == CELERY:
+    DIRECTIONS = [(CELERY, CELERY)]
+#: the parties of a fleet of two workers
+MIXED = DIRECTIONS[0]
 
 
-def is_there(module: str) -> bool:
-    """Whether a module of ours exists (its vendor's library may still be missing)."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def missing(broker: str) -> str | None:
-    """Why celeriac cannot be a party on ``broker``; None if it can."""
-    for module in (_DRIVERS[broker], "celeriac.results.redis"):
-        if not is_there(module):
-            return f"{module} does not exist yet: the fleets are NOT tested together on {broker}"
-    return None
+def require_celery() -> None:
+    """Skip, loudly, where the other party is missing."""
+    if not CELERY_PYTHON:
+        pytest.skip("CELERIAC_INTEROP_PYTHON is not set: a fleet of Celery and celeriac is NOT tested")
 
 
 class Process:
@@ -205,6 +199,15 @@ class Place:
         if wait:
             made.wait_for(" ready", 30.0)
         return made
+
+    def celeriac(self, *words: str) -> str:
+        """A command of ours; what it printed."""
+        done = subprocess.run(
+            [python_of(OURS), "-m", "celeriac", "-A", "party_app", *words], cwd=PARTY, capture_output=True, text=True,
+            env=environment(OURS, self.settings, self.journal), timeout=SOON, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────
 

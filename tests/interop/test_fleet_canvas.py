@@ -83,8 +83,8 @@ def test_a_broken_chain_stops_and_says_so(
     chain = [step("boom", at, "value"), step("mark", "there", "never"), step("mark", "here", "never")]
     sent = apart.ask(CELERY, "canvas", kind="chain", parts=chain)
     assert apart.get(CELERY, sent["parts"][:1])[0]["error"] == "builtins.ValueError"
-    outcomes = apart.get(CELERY, sent["parts"][1:], timeout=1.0)
-    assert [found["state"] for found in outcomes] == ["FAILURE"] * 2
+    rest = [apart.ask(CELERY, "until", id=part, state="FAILURE", within=0.3)["state"] for part in sent["parts"][1:]]
+    assert rest == ["FAILURE"] * 2
     assert apart.notes("mark", *sent["parts"]) == []
 
 
@@ -106,8 +106,8 @@ def test_a_chord(apart: Place, direction: Direction, header: str, body: str, req
     parts = [step("add", queue, n, n) for n, queue in enumerate(queues)]
     sent = apart.ask(CELERY, "canvas", kind="chord", parts=parts, body=step("echo", body))
     assert [found["repr"] for found in apart.get(CELERY, sent["parts"])] == ["0", "2", "4", "6"]
-    (found,) = apart.get(CELERY, [sent["id"]], timeout=3.0)
-    assert found.get("value") == [[[0, 2, 4, 6]], {}]
+    found = apart.ask(CELERY, "until", id=sent["id"], state="SUCCESS", within=0.8)
+    assert found == {"state": "SUCCESS", "info": [[[0, 2, 4, 6]], {}]}
 
 
 def test_a_group_as_a_step_of_a_chain(apart: Place, direction: Direction, request: pytest.FixtureRequest) -> None:
@@ -115,4 +115,4 @@ def test_a_group_as_a_step_of_a_chain(apart: Place, direction: Direction, reques
         request.applymarker(pytest.mark.xfail(reason=NO_STEPS, strict=True))
     chain = [step("add", "here", 1, 1), {"group": [step("mark", "there"), step("mark", "there")]}]
     sent = apart.ask(CELERY, "canvas", kind="chain", parts=chain)
-    apart.until(lambda: len(apart.notes("mark", *sent["group"])) == 2, timeout=3.0)
+    apart.until(lambda: len(apart.notes("mark", *sent["group"])) == 2, timeout=0.8)

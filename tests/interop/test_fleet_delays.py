@@ -1,4 +1,4 @@
-"""Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that Celery 5.5 and newer use with quorum queues."""
+"""Delays kept by RabbitMQ: the ladder of ``celery_delayed_*`` queues that newer Celerys use with quorum queues."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from conftest import MIXED
-from fleet import CELERY
+from fleet import CELERY, MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +25,7 @@ def call(task: str, *args: Any, **options: Any) -> dict[str, Any]:
 
 def test_delays_of_one_party_are_kept_for_the_other(place: Callable[..., Place], direction: Direction) -> None:
     producer, consumer = direction
-    here = place("rabbitmq", *direction, **LADDER)
+    here = place("rabbitmq", **LADDER)
     here.worker(consumer)
     began = time.time()
     ids = here.send(producer, call("mark", "soon", countdown=2.2), call("mark", "eta", eta_in=2.2), call("mark", "now"))
@@ -39,7 +37,7 @@ def test_delays_of_one_party_are_kept_for_the_other(place: Callable[..., Place],
 
 
 def test_retries_and_delays_of_a_mixed_fleet(place: Callable[..., Place]) -> None:
-    here = place("rabbitmq", *MIXED, **LADDER)
+    here = place("rabbitmq", **LADDER)
     workers = [here.worker(side, wait=False) for side in MIXED]
     for worker in workers:
         worker.wait_for(" ready")
@@ -55,7 +53,7 @@ def test_retries_and_delays_of_a_mixed_fleet(place: Callable[..., Place]) -> Non
 def test_a_message_that_waited_for_nobody(place: Callable[..., Place], direction: Direction) -> None:
     """Sent with a delay before any worker has been there; the delay is over when the first one comes."""
     producer, consumer = direction
-    here = place("rabbitmq", *direction, **LADDER)
+    here = place("rabbitmq", **LADDER)
     here.worker(producer).kill()  # the ladder is set up by workers
     (task_id,) = here.send(producer, call("mark", countdown=1))
     late = time.time() + 1.5

@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import CELERY, FLEET_SETTINGS, OURS
-
-from conftest import MIXED
+import redis
+from fleet import CELERY, FLEET_SETTINGS, MIXED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,59 +18,50 @@ pytestmark = pytest.mark.interop
 Direction = tuple[str, str]
 #: named for what is special about them
 KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
     "named": {"task_default_queue": "mail", "task_default_exchange": "post", "task_default_routing_key": "letters"},
     "quorum": {"task_default_queue_type": "quorum"},
     "ladder": {"task_default_queue_type": "quorum", "task_default_exchange_type": "topic"},
-    "priorities": {"task_queue_max_priority": 10, "task_default_priority": 5},
-    "declared": {"task_queues": FLEET_SETTINGS["task_queues"]},
-    "worker_direct": {"worker_direct": True},
-    "arguments": {
+    "priorities": {"task_queue_max_priority": 10, "task_default_priority": 5, "worker_direct": True},
+    "declared": {
         "task_queues": {
-            "celery": {
-                "exchange": "celery", "routing_key": "celery",
+            **FLEET_SETTINGS["task_queues"],
+            "limited": {
+                "exchange": "limited", "routing_key": "limited",
                 "queue_arguments": {"x-max-length": 1000, "x-message-ttl": 600_000, "x-expires": 3_600_000},
             },
         },
     },
 }  # fmt: skip
 ORDERS = list(dict.fromkeys([MIXED, MIXED[::-1]]))
+NOTHING: dict[str, set[str]] = {"queues": set(), "exchanges": set(), "bindings": set()}
 
 
 def call(task: str, *args: Any, kwargs: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     return {"task": f"party.{task}", "args": list(args), "kwargs": kwargs or {}, "options": options}
 
 
-@pytest.mark.parametrize("order", ORDERS, ids="-then-".join)
 @pytest.mark.parametrize("kind", KINDS)
-def test_declarations_do_not_clash(place: Callable[..., Place], broker: str, kind: str, order: tuple[str, ...]) -> None:
-    if broker == "redis" and kind in ("quorum", "ladder", "arguments"):
-        pytest.skip("Redis has no queue arguments")
-    here = place(broker, *order, **KINDS[kind])
-    for side in order:  # the producer first, then the worker: both declare
-        (task_id,) = here.send(side, call("side"))
-        here.worker(side)
-        assert here.get(side, [task_id])[0]["state"] == "SUCCESS"
-    for side in order:
-        assert {found["state"] for found in here.run(side, *[call("side")] * 4)} == {"SUCCESS"}
-    for worker in here.workers:
-        assert worker.process.poll() is None
-        assert "PRECONDITION" not in worker.log
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "worker_direct"])
 def test_both_declare_the_same_on_rabbitmq(place: Callable[..., Place], kind: str) -> None:
-    """The definitions of a virtual host that only Celery has used, and of one that only celeriac has used."""
-    declared = []
-    for side in (CELERY, OURS):
-        here = place("rabbitmq", side, **KINDS[kind])
-        here.worker(side)
-        here.run(side, call("side"))
-        declared.append(definitions(here))
-    theirs, ours = declared
+    """In either order: what is there after only one party was there, and that the other one can do with it."""
+    declared: dict[str, dict[str, set[str]]] = {}
+    for order in ORDERS:
+        here = place("rabbitmq", **KINDS[kind])
+        for side in order:  # the producer first, then the worker: both declare
+            (task_id,) = here.send(side, call("side"))
+            here.worker(side)
+            assert here.get(side, [task_id])[0]["state"] == "SUCCESS"
+            declared.setdefault(side, definitions(here))
+        for side in order:
+            assert {found["state"] for found in here.run(side, *[call("side")] * 4)} == {"SUCCESS"}
+        for worker in here.workers:
+            assert worker.process.poll() is None
+            assert "PRECONDITION" not in worker.log
+    theirs, ours = declared[CELERY], declared[MIXED[1]]
     if kind == "quorum":  # Celery's worker sets the ladder up although a direct exchange never uses it
-        theirs = {name: {entry for entry in theirs[name] if "celery_delayed_" not in entry} for name in theirs}
-    assert {name: theirs[name] - ours[name] for name in theirs} == {name: set() for name in theirs}
+        theirs, ours = (
+            {name: {e for e in of[name] if "celery_delayed_" not in e} for name in of} for of in (theirs, ours)
+        )
+    assert {name: theirs[name] - ours[name] for name in theirs} == NOTHING
     more = [json.loads(entry) for name in ours for entry in ours[name] - theirs[name]]
     # where our own delays for the queue come down the ladder: counted bits instead of Celery's "#."
     assert all(
@@ -80,37 +70,41 @@ def test_both_declare_the_same_on_rabbitmq(place: Callable[..., Place], kind: st
 
 
 def definitions(place: Place) -> dict[str, set[str]]:
-    """What a virtual host has, without what remote control and events use."""
+    """What a virtual host has, without what remote control, events and single workers use."""
     found = place.servers.rabbit.api("GET", f"/definitions/{place.vhost}")
     return {
         name: {
             json.dumps(entry, sort_keys=True)
             for entry in found[name]
-            if not any(word in json.dumps(entry) for word in ("pidbox", "celeryev"))
+            if not any(word in json.dumps(entry) for word in ("pidbox", "celeryev", ".dq"))
         }
         for name in ("queues", "exchanges", "bindings")
     }
 
 
-@pytest.mark.parametrize("kind", ["plain", "named", "declared"])
+@pytest.mark.parametrize("kind", ["named", "declared", "priorities"])
 def test_both_bind_the_same_on_redis(place: Callable[..., Place], kind: str) -> None:
     """Celery reads its bindings from the database: a queue that celeriac has declared must be in them."""
-    bound = []
-    for side in (CELERY, OURS):
-        here = place("redis", side, **KINDS[kind])
-        here.worker(side)
-        here.run(side, call("side"))
-        import redis
+    bound: dict[str, dict[str, list[bytes]]] = {}
+    for order in ORDERS:
+        here = place("redis", **KINDS[kind])
+        for side in order:
+            (task_id,) = here.send(side, call("side"))
+            here.worker(side)
+            assert here.get(side, [task_id])[0]["state"] == "SUCCESS"
+            bound.setdefault(side, bindings(here))
+        for side in order:
+            assert {found["state"] for found in here.run(side, *[call("side")] * 4)} == {"SUCCESS"}
+    assert bound[CELERY] == bound[MIXED[1]]
 
-        with redis.Redis.from_url(here.settings["broker_url"]) as client:
-            bound.append(
-                {
-                    name.decode(): sorted(client.smembers(name))
-                    for name in client.keys("_kombu.binding.*")
-                    if b"pidbox" not in name and b"celeryev" not in name
-                }
-            )
-    assert bound[0] == bound[1]
+
+def bindings(place: Place) -> dict[str, list[bytes]]:
+    with redis.Redis.from_url(place.settings["broker_url"]) as client:
+        return {
+            name.decode(): sorted(client.smembers(name))
+            for name in client.keys("_kombu.binding.*")
+            if not any(word in name for word in (b"pidbox", b"celeryev", b".dq"))
+        }
 
 
 @pytest.mark.parametrize(
@@ -146,7 +140,7 @@ def test_task_routes(fleet: Place, direction: Direction) -> None:
 def test_priorities(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     """Both parties have sent, one of them consumes: Redis takes the lower number first, RabbitMQ the higher one."""
     producer, consumer = direction
-    here = place(broker, *direction, task_queue_max_priority=9)
+    here = place(broker, task_queue_max_priority=9)
     given = [1, 9, 5, 3, 0, 7]
     ids = [id_ for n in given for side in direction for id_ in here.send(side, call("mark", n, priority=n))]
     here.worker(consumer, "-c", "1", "--prefetch-multiplier", "1")

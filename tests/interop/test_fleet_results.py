@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import OURS, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +13,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.interop
 Direction = tuple[str, str]
+PREFIX = {
+    "broker_transport_options": {"global_keyprefix": "{b}:"},
+    "result_backend_transport_options": {"global_keyprefix": "app"},
+}
 
 
 def call(task: str, *args: Any, kwargs: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -21,69 +24,47 @@ def call(task: str, *args: Any, kwargs: dict[str, Any] | None = None, **options:
 
 
 @pytest.mark.parametrize(
-    ("serializer", "sample"), [("pickle", "python"), ("msgpack", "binary"), ("yaml", "yaml"), ("json", "extended")]
+    ("serializer", "sample", "more"),
+    [
+        ("pickle", "python", {"result_compression": "gzip"}),
+        ("msgpack", "binary", {"result_compression": "zstd"}),
+        ("yaml", "yaml", {"result_extended": True}),
+        ("json", "extended", PREFIX),
+    ],
 )
-def test_serializers_of_results(
-    place: Callable[..., Place], direction: Direction, serializer: str, sample: str
+def test_results_of_every_kind(
+    place: Callable[..., Place], direction: Direction, serializer: str, sample: str, more: dict[str, Any]
 ) -> None:
     producer, consumer = direction
-    here = place("redis", *direction, result_serializer=serializer)
+    here = place("redis", result_serializer=serializer, **more)
     here.worker(consumer)
-    value, failure = here.run(producer, call("sample", sample), call("boom", "custom"))
-    expected = here.ask(producer, "samples")[sample]
+    ids = here.send(
+        producer, call("sample", sample), call("boom", "custom"), call("echo", 1, kwargs={"k": "v"}),
+        call("mark", "later", countdown=0.3),
+    )  # fmt: skip
+    value, failure, echo, later = here.get(producer, ids)
     assert value["state"] == "SUCCESS"
-    assert sorted(value["repr"]) == sorted(expected)  # YAML sorts keys
+    assert sorted(value["repr"]) == sorted(here.ask(producer, "samples")[sample])  # YAML sorts keys
     assert (failure["error"], failure["error_args"]) == ("party_app.Custom", "(7, 'custom')")
     assert "party_app.py" in failure["traceback"]
-
-
-def test_extended_records(place: Callable[..., Place], direction: Direction) -> None:
-    producer, consumer = direction
-    here = place("redis", *direction, result_extended=True)
-    here.worker(consumer)
-    (task_id,) = here.send(producer, call("echo", 1, kwargs={"k": "v"}))
-    here.get(producer, [task_id])
-    meta = here.ask(producer, "meta", id=task_id)
-    assert (meta["status"], meta["children"]) == ("SUCCESS", [])
-    assert (meta["name"], meta["queue"], meta["retries"]) == ("party.echo", "celery", 0)
-    assert (meta["args"], meta["kwargs"]) == ([1], {"k": "v"})
-    assert meta["worker"].startswith(consumer)
-
-
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_compressed_results(place: Callable[..., Place], direction: Direction, compression: str) -> None:
-    producer, consumer = direction
-    here = place("redis", *direction, result_compression=compression)
-    here.worker(consumer)
-    (found,) = here.run(producer, call("sample", "long"))
-    assert found["repr"] == here.ask(producer, "samples")["long"]
-
-
-def test_a_key_prefix(place: Callable[..., Place], direction: Direction) -> None:
-    producer, consumer = direction
-    options = {"global_keyprefix": "app"}
-    here = place(
-        "redis",
-        *direction,
-        broker_transport_options={"global_keyprefix": "{b}:"},
-        result_backend_transport_options=options,
-    )
-    here.worker(consumer)
-    ids = here.send(producer, call("add", 1, 2), call("mark", "later", countdown=1))
-    assert [found["state"] for found in here.get(producer, ids)] == ["SUCCESS"] * 2
-    assert [found["state"] for found in here.get(consumer, ids)] == ["SUCCESS"] * 2
+    assert (echo["value"], later["value"]) == ([[1], {"k": "v"}], "later")
+    if "result_extended" in more:
+        meta = here.ask(producer, "meta", id=ids[2])
+        assert (meta["status"], meta["children"]) == ("SUCCESS", [])
+        assert (meta["name"], meta["queue"], meta["retries"]) == ("party.echo", "celery", 0)
+        assert (meta["args"], meta["kwargs"]) == ([1], {"k": "v"})
+        assert meta["worker"].startswith(consumer)
 
 
 def test_results_as_replies(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     """``rpc://``: only the process that sent the task can read its result."""
-    if OURS in direction and not is_there("celeriac.results.rpc"):
-        pytest.skip("celeriac.results.rpc does not exist yet: replies are NOT tested between the parties")
     producer, consumer = direction
-    here = place(broker, *direction, result_backend="rpc://")
+    here = place(broker, result_backend="rpc://")
     here.worker(consumer)
     outcomes = here.run(
         producer, call("add", 2, 3), call("boom", "custom"), {"task": "party.echo", "sample": "extended"},
-        call("flaky", 2), call("mark", "later", countdown=1), *[call("add", n) for n in range(50)],
+        call("flaky", 2, kwargs={"countdown": 0.1}), call("mark", "later", countdown=0.5),
+        *[call("add", n) for n in range(50)],
     )  # fmt: skip
     assert outcomes[0]["repr"] == "5"
     assert (outcomes[1]["state"], outcomes[1]["error"]) == ("FAILURE", "party_app.Custom")

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import CELERY, OURS, is_there
+from fleet import CELERY, OURS, require_celery
 
 from celeriac.testing.servers import ServerMissing
-from conftest import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +35,7 @@ def node_fleet(servers: Servers, broker: str, request: pytest.FixtureRequest) ->
         pytest.skip("node is not installed: clients that are not Python are NOT tested")
     if not (FOLDER / "node_modules/.ready").exists():
         pytest.skip("make interop-node has not run: clients that are not Python are NOT tested")
-    require(broker, request.param)
+    require_celery()
     try:
         return servers.fleet(broker, request.param)
     except ServerMissing as error:
@@ -64,7 +63,7 @@ def test_celery_node(node_fleet: Place, protocol: int) -> None:
     outcomes = run(
         node_fleet, "celery-node", call("add", 2, 3, protocol=protocol),
         call("echo", [1, {"ü": None}], kwargs={"k": "v"}, protocol=protocol), call("boom", "value", protocol=protocol),
-        call("flaky", 2, protocol=protocol), call("request", 1, protocol=protocol),
+        call("flaky", 2, kwargs={"countdown": 0.1}, protocol=protocol), call("request", 1, protocol=protocol),
         *[call("mark", n, protocol=protocol) for n in range(20)],
     )  # fmt: skip
     assert outcomes[0]["value"] == 5
@@ -107,9 +106,7 @@ def test_many_of_celery_ts_at_once(node_fleet: Place, broker: str) -> None:
 def test_results_come_back_over_amqp(place: Callable[..., Place], side: str) -> None:
     if NODE is None or not (FOLDER / "node_modules/.ready").exists():
         pytest.skip("Node's clients are not installed (make interop-node): they are NOT tested")
-    if side == OURS and not is_there("celeriac.results.rpc"):
-        pytest.skip("celeriac.results.rpc does not exist yet: replies to Node are NOT tested")
-    here = place("rabbitmq", side, result_backend="rpc://")
+    here = place("rabbitmq", result_backend="rpc://")
     here.worker(side)
     outcomes = run(
         here,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celeriac.transports.redis.consumer import RedisConsumer
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "redis.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis.md"
 
 
 def started(make: Callable[[], Any]) -> Iterator[Any]:

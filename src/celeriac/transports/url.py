@@ -97,6 +97,16 @@ def _decoded(text: str | None) -> str | None:
     return None if text is None else unquote(text)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there stays on this machine."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def parse_many(text: str | list[str] | tuple[str, ...]) -> list[BrokerUrl]:
     """The addresses of a fail-over list: a sequence, or text with ``;`` between them."""
     parts = text.split(";") if isinstance(text, str) else text

@@ -22,9 +22,10 @@ function withCeleryNode(calls) {
   return { outcomes, close: () => client.disconnect() };
 }
 
-function withCeleryTs(calls) {
+async function withCeleryTs(calls) {
   const celery = require("celery-ts");
   const client = celery.createClient({ brokerUrl: broker, resultBackend: backend });
+  await client.backend.subscriber; // on Redis: results that come before it listens are missed
   const outcomes = calls.map((call) => {
     const { eta_in: etaIn, expires_in: expiresIn, ...options } = call.options || {};
     if (etaIn !== undefined) options.eta = new Date(Date.now() + etaIn * 1000);
@@ -42,7 +43,7 @@ function withCeleryTs(calls) {
 async function main() {
   let text = "";
   for await (const chunk of process.stdin) text += chunk;
-  const { outcomes, close } = (library === "celery-ts" ? withCeleryTs : withCeleryNode)(JSON.parse(text));
+  const { outcomes, close } = await (library === "celery-ts" ? withCeleryTs : withCeleryNode)(JSON.parse(text));
   const found = await Promise.all(outcomes);
   await new Promise((done) => process.stdout.write(JSON.stringify(found), done));
   await Promise.race([Promise.resolve(close()).catch(() => {}), new Promise((done) => setTimeout(done, 500))]);

@@ -151,8 +151,11 @@ def answer(order: dict[str, Any]) -> Any:
             return until_state(app, order["id"], order["state"], order["within"])
         case "revoke":
             return app.control.revoke(order["ids"], **order.get("options", {}))
+        case "broadcast":
+            return as_json(app.control.broadcast(order["command"], reply=True, timeout=10.0, **order["options"]))
         case "inspect":
-            return as_json(getattr(app.control.inspect(timeout=order["within"]), order["what"])())
+            nodes = [order["node"]] if "node" in order else None
+            return as_json(getattr(app.control.inspect(nodes, timeout=order["within"]), order["what"])())
         case "ladder":  # how many messages rest on it; the management API would tell seconds later
             with app.connection_for_read() as connection:
                 names = [f"celery_delayed_{level}" for level in range(28)]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from celeriac.amqp.asynchronous import AsyncConnection
 from celeriac.amqp.blocking import BlockingConnection
 from celeriac.amqp.errors import AmqpError
 from celeriac.amqp.parameters import Parameters, parameters_of
 from celeriac.errors import BrokerUnavailable, ImproperlyConfigured
 from celeriac.transports.amqp.errors import connect_error
-from celeriac.transports.url import parse_many
+from celeriac.transports.url import is_loopback, parse_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from random import Random
 
+    from celeriac.amqp.asynchronous import AsyncConnection
     from celeriac.errors import CeleriacError
+
+logger = logging.getLogger("celeriac.transports.amqp")
 
 #: seconds between heartbeats, unless broker_heartbeat was set: Celery's default finds a dead peer after minutes
 _HEARTBEAT, _UNTOUCHED = 10.0, 120.0
@@ -67,6 +70,8 @@ class Addresses:
 
     async def open_async(self, purpose: str, deadline: float) -> AsyncConnection:
         """A connection with heartbeats."""
+        from celeriac.amqp.asynchronous import AsyncConnection  # asyncio is nothing that publishers should load
+
         failures: list[CeleriacError] = []
         for place in self._in_turn():
             parameters = self._named(place, purpose, None)
@@ -82,7 +87,14 @@ class Addresses:
 
     def _answered(self, place: int) -> None:
         self._last = place
+        if place in self._met:
+            return
         self._met.add(place)
+        url = self.urls[place]
+        if self._parameters[place].tls is None and not is_loopback(url.host or "localhost"):
+            logger.warning(
+                "%s: messages and password travel unencrypted. Use amqps://, or set broker_use_ssl.", url
+            )  # fmt: skip
 
     def _in_turn(self) -> Iterator[int]:
         places = list(range(len(self.urls)))

@@ -14,7 +14,8 @@ from celeriac.transports.amqp.deliveries import Deliveries
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from celeriac.amqp.asynchronous import AsyncChannel, AsyncConnection
+    from celeriac.amqp.asynchronous import AsyncConnection
+    from celeriac.amqp.asynchronous_channel import AsyncChannel
     from celeriac.amqp.messages import Message
     from celeriac.transports.base import Delivery, QueueSpec
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from celeriac.transports.amqp.addresses import Addresses, ConnectionSettings
 from celeriac.transports.amqp.admin import AmqpAdmin
 from celeriac.transports.amqp.broadcast import AmqpBroadcast
-from celeriac.transports.amqp.consumer import AmqpConsumer, ConsumerSettings
 from celeriac.transports.amqp.delays import MAX_DELAY
 from celeriac.transports.amqp.link import Link
 from celeriac.transports.amqp.publisher import AmqpPublisher, PublisherSettings
@@ -24,11 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from celeriac.clock import Clock
+    from celeriac.transports.amqp.consumer import AmqpConsumer
     from celeriac.transports.base import QueueSpec
 
 
-class AmqpSettings(ConnectionSettings, PublisherSettings, ConsumerSettings, Protocol):
+class AmqpSettings(ConnectionSettings, PublisherSettings, Protocol):
     """What of the settings this driver reads."""
+
+    broker_publish_timeout: float
+    task_crash_budget: int
 
     task_dead_letter_expires: float
 
@@ -60,13 +63,16 @@ class AmqpTransport:
         return AmqpPublisher(self._publishing, self._specs, self._settings, self._clock)
 
     def consumer(self, queues: Sequence[QueueSpec], owner: str) -> AmqpConsumer:
+        from celeriac.transports.amqp.consumer import AmqpConsumer  # asyncio is nothing that publishers should load
+
         for spec in queues:
             self._specs.tell(spec)
         copies = Copies(self.publisher(), self._specs, self._settings.task_dead_letter_expires, self._clock)
         return AmqpConsumer(self._addresses, queues, owner, self.admin(), copies, self._settings, self._clock)
 
     def admin(self) -> AmqpAdmin:
-        return AmqpAdmin(self._asking, self._specs, self._settings.broker_native_delayed_delivery_queue_type)
+        ladder_type = self._settings.broker_native_delayed_delivery_queue_type
+        return AmqpAdmin(self._asking, self._specs, self.publisher(), ladder_type)
 
     def broadcast(self) -> AmqpBroadcast:
         return AmqpBroadcast(self._addresses, self._specs, self._settings.broker_max_message_bytes)
