@@ -66,5 +66,8 @@ def test_a_newcomer_is_told_what_is_revoked(
     here.run(veteran, call("mark"))
     here.worker(newcomer, "--mingle")
     first.kill()
-    doomed, other = here.send(veteran, call("mark", task_id="doomed"), call("mark"))
-    assert [found["state"] for found in here.get(veteran, [doomed, other])] == ["REVOKED", "SUCCESS"]
+    # the state says little: Celery stores REVOKED when it is told to revoke
+    here.send(veteran, call("mark", task_id="doomed"))
+    for _ in range(3):  # behind it in the queue, and behind each other
+        assert here.run(veteran, call("mark"))[0]["state"] == "SUCCESS"
+    assert here.notes("mark", "doomed") == []
