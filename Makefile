@@ -51,7 +51,7 @@ check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, s
 fix: $(DEV) ## repair formatting and what lint can repair
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(MEASURED) $(PEERS)/.ready $(OLD_PEERS)/.ready ## measure celeriac beside its peers (BENCH_ARGS='--own --only redis.drain --scale 0.1 --runs 1' for a short look)
+bench: $(MEASURED) $(PEERS)/.ready $(OLD_PEERS)/.ready ## measure celeriac and its peers, 30 minutes (BENCH_ARGS='--own --scale 0.1 --runs 1': a short look)
 	@tools/servers.sh
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 

@@ -131,7 +131,10 @@ def taskiq(kind: str) -> Product:
         "stream": "RedisStreamBroker (acknowledges)",
         "aio-pika": "AioPikaBroker, classic queue, prefetch 200, always confirms",
     }
-    note = f"{brokers[kind]}; 2 workers, 100 coroutines each, uvloop; no bulk API: gathers 200 sends"
+    note = (
+        f"{brokers[kind]}; 2 workers, 100 coroutines each, uvloop; no bulk API: gathers 200 sends; "
+        "waits by looking every 0.5 ms"
+    )
     return Product(
         f"TaskIQ {kind}", "taskiq_app", PEERS / "python", (command,), "taskiq-result:*", note, 3_000,
         environment={"BENCH_KIND": kind}, concurrent=True, unconfirmed=kind != "aio-pika", confirms=True,
@@ -161,7 +164,10 @@ def rq() -> Product:
 
 def arq() -> Product:
     command = (str(OLD_REDIS / "arq"), "arq_app.WorkerSettings")
-    note = "two workers, max_jobs 100, poll_delay 1 ms, uvloop in the client; no bulk API: gathers 200 sends"
+    note = (
+        "two workers, max_jobs 100, poll_delay 1 ms, uvloop in the client; no bulk API: gathers 200 sends; waits by "
+        "looking every 0.5 ms"
+    )
     return Product(
         "arq", "arq_app", OLD_REDIS / "python", (command, command), "arq:result:*", note, 400, concurrent=True
     )
@@ -169,7 +175,10 @@ def arq() -> Product:
 
 def saq() -> Product:
     command = (str(OLD_REDIS / "saq"), "saq_app.settings", "--workers", "2", "--quiet")
-    note = "2 workers, concurrency 100, uvloop in the client; no bulk API: gathers 200 sends; ttl -1 without results"
+    note = (
+        "2 workers, concurrency 100, uvloop in the client; no bulk API: gathers 200 sends; ttl -1 without results; "
+        "waits by looking every 0.5 ms"
+    )
     return Product("saq", "saq_app", OLD_REDIS / "python", (command,), "saq:job:bench:*", note, 1_000, concurrent=True)
 
 

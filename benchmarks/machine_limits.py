@@ -36,8 +36,11 @@ RABBIT: dict[str, Callable[[int, str, float], float]] = {
 #: the same through the line that adds a network round trip, to know what it leaves
 OVER_THE_LINE = {
     "redis": ("+2 ms: one LPUSH, bare socket", "+2 ms: 1000 LPUSHes per write, bare socket"),
-    "rabbitmq": ("+2 ms: one confirmed publish, bare frames", "+2 ms: confirmed, 1000 per write, bare frames"),
-}
+    "rabbitmq": (
+        "+2 ms: one confirmed publish, bare frames", "+2 ms: confirmed, 1000 per write, bare frames",
+        "+2 ms: consume, acknowledge by 100, bare frames",
+    ),
+}  # fmt: skip
 
 
 def of(place: Place, scale: float, peers_python: Path) -> Iterator[tuple[str, float]]:

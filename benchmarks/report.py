@@ -209,11 +209,16 @@ class Report:
         figures = [one for one in figures if one.row.key in ("drain", "drain-results") and one.value]
         if not figures:
             return []
-        header = ["", "row", "all worker processes", "its parent", "parent's loop", "broker and store"]
+        cores = os.cpu_count() or 1
+        header = [
+            "", "row", "all worker processes", "its parent", "parent's loop", "broker and store",
+            f"{cores} cores allow",
+        ]  # fmt: skip
         lines = [
             [
                 one.product.name, one.row.title,
                 *(shown(one.median(name), "µs") for name in ("worker_us", "parent_us", "loop_us", "server_us")),
+                shown(cores * 1e6 / ((one.median("worker_us") or 0) + (one.median("server_us") or 0)), "/s"),
             ]
             for one in figures
         ]  # fmt: skip

@@ -135,6 +135,11 @@ def rows_of(broker: str) -> list[Row]:
         pipelined = Goal("≥ 12,000", 12_000, share=0.6, limit="confirmed, 1000 per write, bare frames")
         unconfirmed = Goal("≥ 12,000", 12_000, share=0.6, limit="unconfirmed, one per write, bare frames")
         consume = Goal("≥ 20,000", 20_000, share=0.6, limit="consume, acknowledge by 100, bare frames")
+        # Celery's acknowledgements do not wait for the network either, so a fast consumer is not slowed much by it
+        far_consume = Goal(
+            ten_times.text, times=10, product="Celery", share=0.6,
+            limit="+2 ms: consume, acknowledge by 100, bare frames",
+        )  # fmt: skip
         far_publish = Goal("≥ 80 % of one over the line", share=0.8, limit="+2 ms: one confirmed publish, bare frames")
         free = partial(_send, action="delay", confirms=False)
         free_bulk = partial(_send, action="bulk", confirms=False)
@@ -147,7 +152,7 @@ def rows_of(broker: str) -> list[Row]:
             row("bulk", "10,000 at once, unconfirmed", "/s", free_bulk, 2.3, who=_has_unconfirmed),
             row("concurrent", "200 coroutines, confirmed", "/s", concurrent, 2.4, pipelined, _is_concurrent),
             row("roundtrip", "delay().get() p50", "ms", _round_trip, 3.2, Goal("< 1", most=1.0), figure="p50"),
-            row("far-drain", "+2 ms: drained", "/s", far_drain, 5.5, ten_times, _ours_and_celery),
+            row("far-drain", "+2 ms: drained", "/s", far_drain, 5.5, far_consume, _ours_and_celery),
             row("far-bulk", "+2 ms: 10,000 confirmed", "/s", far_bulk, 4.5, ten_times, _ours_and_celery),
             row("far-delay", "+2 ms: delay() confirmed", "/s", far_delay, 2.5, far_publish, _ours_and_celery),
         ]

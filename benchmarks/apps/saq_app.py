@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 import tally
 from saq import Queue
@@ -38,5 +39,9 @@ async def bulk(numbers):
 
 
 async def fetch(job):
-    await job.refresh(until_complete=10)
+    # saq's own apply() looks again and again as well; listening misses jobs that end before it has begun
+    ends = time.monotonic() + 10
+    while not job.completed and time.monotonic() < ends:
+        await asyncio.sleep(0.0005)
+        await job.refresh()
     return job.result

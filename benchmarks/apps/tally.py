@@ -14,11 +14,11 @@ THREADS = 128
 
 _lock = threading.Lock()
 _local = threading.local()
-_view = None
+_view: memoryview | None = None
 _used = 0
 
 
-def tick():
+def tick() -> None:
     """One more task has run in this thread."""
     try:
         view, place = _local.slot
@@ -27,7 +27,7 @@ def tick():
     view[place] += 1
 
 
-def _slot():
+def _slot() -> tuple[memoryview, int]:
     global _view, _used
     with _lock:
         if _view is None:
@@ -35,12 +35,12 @@ def _slot():
             path.write_bytes(bytes(8 * THREADS))
             with path.open("r+b") as file:
                 _view = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
-        _local.slot = _view, _used
+        slot = _local.slot = _view, _used
         _used += 1
-    return _local.slot
+    return slot
 
 
-def _forget():
+def _forget() -> None:
     """A forked child counts in a file of its own."""
     global _lock, _local, _view, _used
     _lock, _local, _view, _used = threading.Lock(), threading.local(), None, 0

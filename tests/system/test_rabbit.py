@@ -101,6 +101,14 @@ def test_tasks_run_with_their_retries_delays_and_times(warren: Warren) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.timeout(60)
+def test_a_process_that_sends_without_confirms_and_ends_has_sent_everything(warren: Warren) -> None:
+    """RabbitMQ drops what it has read and not yet queued when a connection breaks off: good-bye has to be said."""
+    unconfirmed = 'app.conf.broker_transport_options = {"confirm_publish": False}\n'
+    warren.house.python(f"{unconfirmed}add.delay_many((n, n) for n in range(5_000))")
+    assert warren.depth() == 5_000
+
+
 @pytest.mark.timeout(90)
 def test_work_of_a_killed_worker_runs_elsewhere(warren: Warren) -> None:
     house = warren.house

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
 import pytest
 
 from celeriac.clock import SYSTEM_CLOCK
@@ -59,7 +57,7 @@ def open_transport(server: RabbitServer, vhost: str) -> Iterator[Open]:
     opened: list[AmqpTransport] = []
 
     def open_one(**settings: Any) -> AmqpTransport:
-        opened.append(AmqpTransport(server.url(vhost), Settings(**settings), SYSTEM_CLOCK))
+        opened.append(AmqpTransport(server.url(vhost), cast("Any", Settings(**settings)), SYSTEM_CLOCK))
         return opened[-1]
 
     yield open_one
@@ -286,27 +284,45 @@ def test_idle_workers_get_what_a_busy_one_does_not_ask_for(open_transport: Open)
     run(scenario())
 
 
-def test_the_ends_of_messages(open_transport: Open) -> None:
-    """What is set aside is kept byte for byte, with a reason."""
+def test_the_set_aside_can_be_seen_replayed_and_discarded(open_transport: Open) -> None:
     transport = open_transport()
     body = bytes(range(256))
-    transport.publisher().publish([message("q", body)], within(10))
+    transport.publisher().publish([message("q", body), message("q", b"2"), message("q", b"3")], within(10))
 
-    async def scenario() -> None:
+    async def bury() -> None:
         consumer = transport.consumer([QueueSpec(name="q", arguments={"x-queue-type": "quorum"})], "w")
-        (found,) = await consumer.receive(1, 5.0)
-        assert not await consumer.settle([Settlement(found.receipt, Bury("unreadable", quarantine=True, worker="w"))])
-        graves = transport.consumer([QueueSpec(name="q.quarantine")], "digger")
-        (buried,) = await graves.receive(1, 5.0)
-        epitaph = msgspec.json.decode(buried.envelope.body)
-        assert base64.b64decode(epitaph["payload"]) == body
-        assert (epitaph["reason"], epitaph["queue"], epitaph["worker"]) == ("unreadable", "q", "w")
-        await graves.close()
+        found: list[Any] = []
+        while len(found) < 3:
+            found.extend(await consumer.receive(3, 5.0))
+        verdicts = [Bury("unreadable", quarantine=True, worker="w"), Bury("too often"), Bury("too often")]
+        batch = [Settlement(one.receipt, verdict) for one, verdict in zip(found, verdicts, strict=True)]
+        assert not await consumer.settle(batch)
         await consumer.close()
 
-    run(scenario())
-    assert transport.admin().counts("q").waiting == 0
-    assert transport.admin().counts("q").quarantined == 1
+    run(bury())
+    admin = transport.admin()
+    counts = admin.counts("q")
+    assert (counts.waiting, counts.dead, counts.quarantined) == (0, 2, 1)
+    buried = admin.buried(["q", "nothing-here"], 10)
+    assert {(one.raw, one.reason, one.quarantined) for one in buried} == {
+        (body, "unreadable", True), (b"2", "too often", False), (b"3", "too often", False),
+    }  # fmt: skip
+    assert all(one.envelope is not None and one.envelope.headers == {"id": "i", "task": "t"} for one in buried)
+    assert len(admin.buried(["q"], 1)) == 1
+    unreadable = [one for one in buried if one.quarantined]
+    assert admin.replay(unreadable) == 1
+    assert admin.replay(unreadable) == 0
+    assert admin.discard([one for one in buried if one.raw == b"2"]) == 1
+    assert [one.raw for one in admin.buried(["q"], 10)] == [b"3"]
+
+    async def again() -> None:
+        consumer = transport.consumer([QueueSpec(name="q")], "w")
+        (found,) = await consumer.receive(10, 5.0)
+        assert found.envelope.body == body
+        assert found.envelope.headers == {"id": "i", "task": "t"}
+        await consumer.close()
+
+    run(again())
 
 
 def test_a_message_held_too_long_comes_again(
@@ -386,7 +402,7 @@ def test_the_ladder_is_celerys(server: RabbitServer, open_transport: Open, vhost
 
 def test_a_fail_over_list_is_followed(server: RabbitServer, vhost: str) -> None:
     url = f"amqp://guest:guest@127.0.0.1:1//;{server.url(vhost)}"
-    transport = AmqpTransport(url, Settings(), SYSTEM_CLOCK)
+    transport = AmqpTransport(url, cast("Any", Settings()), SYSTEM_CLOCK)
     transport.publisher().publish([message("q")], within(10))
 
     async def scenario() -> None:

@@ -317,9 +317,9 @@ class Stranger:
         ("redis://127.0.0.1:1/0", BackendError, "Connection refused"),
         ("redis://no.such.host.invalid/0", BackendError, "cannot be reached"),
         ("redis+socket:///no/such.sock", BackendError, "No such file"),
-        ("rediss://127.0.0.1:{port}/0", BackendError, "no TLS was agreed upon"),
+        ("rediss://127.0.0.1:{port}/0?socket_connect_timeout=1", BackendError, "no TLS was agreed upon"),
         ("redis://127.0.0.1:{http}/0", ImproperlyConfigured, "is not what the URL says"),
-        ("redis://127.0.0.1:{mute}/0", BackendError, "did not answer in time"),
+        ("redis://127.0.0.1:{mute}/0?socket_connect_timeout=1", BackendError, "did not answer in time"),
         ("sentinel://127.0.0.1:{port}/0?master_name=main", BackendError, "SENTINEL"),
         (
             "redis+cluster://127.0.0.1:{port}/0?global_keyprefix=%7Ba%7D",

@@ -19,6 +19,7 @@ from celeriac.results.redis import RedisStore
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import record
 from celeriac.testing.servers import RedisServer, ServerMissing, until
+from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,4 +214,29 @@ def test_waits_share_one_connection(client: redis.Redis, store: RedisStore):
     for thread in threads:
         thread.join(5.0)
         assert not thread.is_alive()
+    nothing_is_left(client, store)
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_more_than_a_subscriber_is_sent(server: RedisServer, client: redis.Redis, store: RedisStore, one_by_one: bool):
+    """The server cuts the connection, which is no reason not to get the results."""
+    client.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 60")
+    names = [f"large-{number}" for number in range(30)]
+    tracker = Tracker(lambda: store, SYSTEM_CLOCK)
+    found: list[Any] = []
+    waiting = threading.Thread(target=lambda: found.append(tracker.wait(names, 20.0)))
+    waiting.start()
+    until(lambda: len(client.pubsub_channels()) == len(names), "not all are subscribed", 5.0)
+    writer = RedisStore(server.url(), Settings(), SYSTEM_CLOCK)
+    records = [
+        ResultRecord(name, "SUCCESS", b'{"status": "SUCCESS", "result": "%b"}' % (b"x" * 3_000_000)) for name in names
+    ]
+    for part in [[one] for one in records] if one_by_one else [records]:
+        writer.write(part)
+    done = time.monotonic()
+    waiting.join(20.0)
+    assert set(found[0]) == set(names)
+    assert time.monotonic() - done < LATE
+    client.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
+    writer.close()
     nothing_is_left(client, store)

@@ -29,7 +29,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("arguments", nargs=-1),
         click.argument("command", required=False),
         click.option("--list", "lists", is_flag=True, help="List the commands."),
-        click.option("-j", "--json", "wants_json", is_flag=True, help="One JSON object: node → answer."),
+        click.option("-j", "--json", "wants_json", is_flag=True, help="The answers as JSON."),
         click.option("-d", "--destination", type=COMMA_LIST, metavar="NODES", help="Only these nodes."),
         click.option("-t", "--timeout", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
                      help="Seconds to wait for another answer."),
@@ -71,7 +71,7 @@ def _run(
     answers = app.control.broadcast(entry.name, given, destination, reply=True, timeout=timeout) or []
     by_node = {node: said for answer in answers for node, said in answer.items()}
     if wants_json:
-        say(as_json(by_node))
+        say(as_json(by_node if kind == "inspect" else answers))  # as Celery's two commands print it
     else:
         for node, said in by_node.items():
             show(node, said)

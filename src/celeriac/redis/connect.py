@@ -73,7 +73,8 @@ class Link:
         self._connection = connection
         self._socket: socket.socket = connection._sock
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOTHING)
-        self._answer_timeout = answer_timeout
+        #: seconds that the server may be silent when an answer is due
+        self.patience = answer_timeout
         self._pending = getattr(self._socket, "pending", None)  # decrypted bytes that no poll would tell of
         self._poll = select.poll()
         self._poll.register(self._socket.fileno(), select.POLLIN)
@@ -98,7 +99,7 @@ class Link:
     def call(self, *command: Argument, deadline: float | None = None) -> Any:
         """Send a command and return its reply. Raises ``ReplyError`` for an error reply.
 
-        ``deadline``: on ``time.monotonic()``; None: as long as the server is never silent for ``answer_timeout``.
+        ``deadline``: on ``time.monotonic()``; None: as long as the server is never silent for longer than ``patience``.
         """
         self.send(pack(command), deadline)
         reply = self.receive(deadline)
@@ -127,6 +128,13 @@ class Link:
                 # one deadline for each part: a large value on a slow line is no silence
                 self._socket.sendall(packed[sent : sent + _CHUNK])
                 sent += _CHUNK
+        except BaseException as error:
+            raise self._break(error, sent=True) from error
+
+    def send_unheard(self, command: Command) -> None:
+        """Write a command that has no reply of its own (RESP3's UNSUBSCRIBE), under the limit of the last call."""
+        try:
+            self._socket.sendall(pack(tuple(command)))
         except BaseException as error:
             raise self._break(error, sent=True) from error
 
@@ -222,7 +230,7 @@ class Link:
             self._feed()
 
     def _limit(self, deadline: float | None) -> None:
-        timeout = self._answer_timeout
+        timeout = self.patience
         if deadline is not None:
             left = deadline - time.monotonic()
             if left < timeout:
@@ -365,7 +373,8 @@ class Links:
 
     def take(self, deadline: float | None = None) -> Link:
         """A link that is yours until you :meth:`give_back`."""
-        if self._pid != os.getpid():  # what is idle belongs to the parent
+        if self._pid != os.getpid():  # what is idle belongs to the parent, and goes on in it
+            self.close()
             self._reset()
         if self._free is not None:
             left = self.address.answer_timeout if deadline is None else max(0.0, deadline - time.monotonic())
@@ -390,6 +399,7 @@ class Links:
             link.close()
         if not link.broken:
             link.reused = True
+            link.patience = self.address.answer_timeout
             self._idle.append(link)
         if self._free is not None:
             self._free.release()

@@ -173,7 +173,7 @@ _SIDES: dict[str, tuple[type[CeleriacError], type[CeleriacError], type[CeleriacE
 
 
 class Translating:
-    """``with translating: …`` turns what redis-py raises into errors of one side. Re-usable and thread-safe.
+    """``with translating: …`` turns what redis-py raises into errors of one side. Reusable and thread-safe.
 
     ``setting``: the setting that holds the URL, ``shown``: the URL without its secrets.
     """

@@ -38,12 +38,12 @@ class Line:
         #: keys this connection is subscribed to, and that were read afterwards
         self.subscribed: dict[bytes, None] = {}
 
-    def look(self, keys: Sequence[bytes], deadline: float) -> dict[bytes, bytes]:
+    def look(self, keys: Sequence[bytes], patience: float) -> dict[bytes, bytes]:
         """Subscribe to ``keys`` and to nothing else, and read those that are new, or all of them if it is time.
 
-        Returns the values there are. ``deadline``: for the round trip, on ``time.monotonic()``.
+        Returns the values there are. ``patience``: seconds that the server may be silent; what it says may take long.
         """
-        link = self._connected(deadline)
+        link = self._connected(patience)
         window = dict.fromkeys(keys[:WINDOW])
         stale = [key for key in self.subscribed if key not in window]
         new = [key for key in window if key not in self.subscribed]
@@ -59,7 +59,7 @@ class Line:
         commands.extend(("MGET", *part) for part in reads)
         if not commands:
             return {}
-        values = self._exchange(link, commands, len(reads), deadline)
+        values = self._exchange(link, commands, len(reads))
         for key in stale:
             del self.subscribed[key]
         self.subscribed.update(dict.fromkeys(new))
@@ -67,12 +67,12 @@ class Line:
             self._looked_at = now
         return {key: value for key, value in zip(wanted, values, strict=False) if value is not None}
 
-    def _exchange(self, link: Link, commands: list[Command], replies: int, deadline: float) -> list[Any]:
+    def _exchange(self, link: Link, commands: list[Command], replies: int) -> list[Any]:
         """Subscribing has no replies of its own, but may be refused; then nothing on the line is certain any more."""
-        link.send_many(commands, deadline)
+        link.send_many(commands)
         values: list[Any] = []
         for _ in range(replies):
-            reply = link.receive(deadline)
+            reply = link.receive()
             if isinstance(reply, ReplyError):
                 link.close()
                 raise reply
@@ -93,22 +93,23 @@ class Line:
 
     def rest(self) -> None:
         """Unsubscribe from everything, without waiting for the answer."""
-        link, self.subscribed = self._link, {}
-        if link is not None and not link.broken:
-            link.send_many([("UNSUBSCRIBE",)], time.monotonic() + self._address.answer_timeout)
+        link, subscribed, self.subscribed = self._link, self.subscribed, {}
+        if subscribed and link is not None and not link.broken:
+            link.send_unheard(("UNSUBSCRIBE",))
 
     def interrupt(self) -> None:
         self._wake.ring()
 
-    def _connected(self, deadline: float) -> Link:
+    def _connected(self, patience: float) -> Link:
         link = self._link
         if link is not None and link.misplaced:
             link.close()
         if link is None or link.broken:
             self.subscribed = {}
             self._looked_at = 0.0
-            self._link = link = open_link(self._address, deadline)
+            self._link = link = open_link(self._address, time.monotonic() + patience)
             link.wake_by(self._wake)
+        link.patience = patience
         return link
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from celeriac.errors import BackendStoreError, ImproperlyConfigured
+from celeriac.errors import BackendError, BackendGetMetaError, BackendStoreError, DecodeError, ImproperlyConfigured
 from celeriac.redis.address import address_of
 from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
@@ -39,7 +39,7 @@ _JUDGEMENTS = 5
 _PATIENCE = 10.0
 #: seconds between two attempts to watch
 _PAUSE = 0.1
-#: seconds that a call may take while the server is away
+#: seconds that the server may be silent after it was found to be away
 _TROUBLED = 1.0
 #: seconds that a look may take, however little time is left
 _LEAST_LOOK = 0.25
@@ -141,7 +141,7 @@ class RedisStore:
     def _store(self, records: Sequence[ResultRecord], judged: Sequence[str] = ()) -> list[ResultRecord]:
         """One script call. Returns those that it left alone, since it cannot read what is stored."""
         keys, arguments = self._records.arguments(records, judged)
-        unsure: list[int] = self._call(lambda link, deadline: self._script.run(link, keys, arguments, deadline))
+        unsure: list[int] = self._call(lambda link: self._script.run(link, keys, arguments))
         return [records[number - 1] for number in unsure]
 
     def _store_judged(self, records: list[ResultRecord]) -> None:
@@ -174,26 +174,30 @@ class RedisStore:
         return 0
 
     def _ask(self, command: str, arguments: Sequence[Argument]) -> Any:
-        return self._call(lambda link, deadline: link.call(command, *arguments, deadline=deadline))
+        return self._call(lambda link: link.call(command, *arguments))
 
-    def _call(self, work: Callable[[Link, float | None], T]) -> T:
+    def _call(self, work: Callable[[Link], T]) -> T:
         """Once more after a connection that was idle turned out to be dead: all that is done here may be repeated."""
         # in trouble that those who wait have noticed, nobody hangs for the full time again
-        deadline = time.monotonic() + _TROUBLED if self._away_since else None
-        link = self._links.take(deadline)
-        reused = link.reused
-        try:
-            answer = work(link, deadline)
-            self._away_since = 0.0
-            return answer
-        except LinkBroken as error:
-            again = reused if error.fault is Fault.UNREACHABLE else self.address.retry_on_timeout
-            if not again or error.fault not in (Fault.UNREACHABLE, Fault.SLOW):
-                raise
-        finally:
-            self._links.give_back(link)
-        with self._links.borrow(deadline) as fresh:
-            return work(fresh, deadline)
+        patience = _TROUBLED if self._away_since else None
+        with self._link(patience) as link:
+            try:
+                answer = work(link)
+            except LinkBroken as error:
+                again = link.reused if error.fault is Fault.UNREACHABLE else self.address.retry_on_timeout
+                if not again or error.fault not in (Fault.UNREACHABLE, Fault.SLOW):
+                    raise
+            else:
+                self._away_since = 0.0
+                return answer
+        with self._link(patience) as fresh:
+            return work(fresh)
+
+    @contextmanager
+    def _link(self, patience: float | None) -> Iterator[Link]:
+        with self._links.borrow(None if patience is None else time.monotonic() + patience) as link:
+            link.patience = patience or link.patience
+            yield link
 
     # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,7 +208,9 @@ class RedisStore:
         only a server that stays away is an error.
         """
         ends = time.monotonic() + wait
-        if self._pid != os.getpid():  # the lines are the parent's
+        if self._pid != os.getpid():  # the lines are the parent's, and go on in it
+            for line in self._idle:
+                line.close()
             self._reset()
         if not ids:
             self._rest()
@@ -214,10 +220,10 @@ class RedisStore:
         with self._line() as line:
             while True:
                 try:
-                    ready = self._watch(line, keys, names, ends)
+                    ready = self._watch(line, keys, names, wait, ends)
                 except VENDOR_ERRORS as error:
                     self._note_trouble(error)
-                    ready = {}
+                    ready = self._read_ready(ids) if fault_of(error) is Fault.UNREACHABLE else {}
                 else:
                     self._well_at, self._away_since = time.monotonic(), 0.0
                 left = ends - time.monotonic()
@@ -226,12 +232,20 @@ class RedisStore:
                 if self._away_since:
                     time.sleep(min(left, _PAUSE))
 
-    def _watch(self, line: Line, keys: list[bytes], names: dict[bytes, str], ends: float) -> dict[str, ResultRecord]:
+    def _watch(
+        self, line: Line, keys: list[bytes], names: dict[bytes, str], wait: float, ends: float
+    ) -> dict[str, ResultRecord]:
         ready: dict[str, ResultRecord] = {}
-        values = line.look(keys, max(ends, time.monotonic() + _LEAST_LOOK))
+        values = line.look(keys, max(wait, _LEAST_LOOK))
         if not self._take_ready(values, names, ready) and (left := ends - time.monotonic()) > 0:
             self._take_ready(line.listen(min(left, LOOK), len(keys)), names, ready)
         return ready
+
+    def _read_ready(self, ids: Sequence[str]) -> dict[str, ResultRecord]:
+        """Without subscribing: a server cuts subscribers that are sent more than it likes (by default 32 MB)."""
+        with suppress(BackendError):
+            return {name: record for name, record in self.read(ids).items() if record.status in READY_STATES}
+        return {}
 
     def _take_ready(
         self, values: Mapping[bytes, bytes], names: dict[bytes, str], ready: dict[str, ResultRecord]
@@ -289,7 +303,10 @@ class RedisStore:
     def restore_group(self, group_id: str) -> bytes | None:
         with self._reading:
             value: bytes | None = self._ask("GET", [self._records.group_key(group_id)])
+        try:
             return None if value is None else plain(value)
+        except DecodeError as error:
+            raise BackendGetMetaError(f"The saved group {group_id!r} cannot be read: {error}") from error
 
     def delete_group(self, group_id: str) -> None:
         with self._writing:

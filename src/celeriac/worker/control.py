@@ -74,6 +74,8 @@ class Control:
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
+        # why there is no broker is said once, by who needs it most
+        await self._state.session.first_contact.wait()
         failures = 0
         while True:
             try:

@@ -79,6 +79,7 @@ class Events:
     def enable(self) -> bool:
         """False: they were."""
         was, self._is_enabled = self._is_enabled, True
+        self._attend(True)  # who asks for them listens, or will tell soon that nobody does
         self._is_stirred.set()
         return not was
 

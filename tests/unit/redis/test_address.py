@@ -163,7 +163,7 @@ def test_parts_stand_in_for_what_a_bare_name_does_not_say():
         ("redis://host", {"client_name": 3}, "client_name must be a text"),
         ("redis://host", {"credential_provider": object()}, "get_credentials"),
         ("sentinel://host", {}, "master_name in broker_transport_options"),
-        ("sentinel://host", {"master_name": "m", "sentinel_kwargs": {"pasword": 1}}, "sentinel_kwargs: pasword"),
+        ("sentinel://host", {"master_name": "m", "sentinel_kwargs": {"pass_word": 1}}, "sentinel_kwargs: pass_word"),
         ("redis://a;sentinel://b", {}, "cannot mix"),
         ("redis+socket://", {}, "path of the socket"),
         ("redis+cluster://a/3", {"global_keyprefix": "{a}"}, "no databases but 0"),

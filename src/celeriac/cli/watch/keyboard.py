@@ -22,6 +22,7 @@ class Keyboard:
     def __init__(self) -> None:
         self._fd = -1
         self._before: Any = None
+        self._typed = b""  #: read and not handed out
 
     def __enter__(self) -> Keyboard:
         try:
@@ -47,13 +48,22 @@ class Keyboard:
 
     def key(self, wait: float) -> str | None:
         """The next key within ``wait`` seconds: a character, or a name such as ``up``."""
+        if self._typed:
+            return self._next()
         if self._fd < 0:
             select.select([], [], [], wait)
             return None
         ready, _, _ = select.select([self._fd], [], [], wait)
         if not ready:
             return None
-        data = os.read(self._fd, 16)
-        if not data:
-            return "q"  # the terminal is gone
-        return _SEQUENCES.get(data) or data[:1].decode("ascii", "ignore") or None
+        self._typed = os.read(self._fd, 256)
+        return self._next() if self._typed else "q"  # the terminal is gone
+
+    def _next(self) -> str | None:
+        """The first key of what was typed."""
+        for sequence, name in _SEQUENCES.items():
+            if self._typed.startswith(sequence):
+                self._typed = self._typed[len(sequence) :]
+                return name
+        first, self._typed = self._typed[:1], self._typed[1:]
+        return first.decode("ascii", "ignore") or None

@@ -12,12 +12,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
+
 from celeriac import plugins
 from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.executors.base import (
     Executor,
     Failed,
     Ignored,
+    Inspectable,
     Loader,
     Lost,
     Outcome,
@@ -335,6 +338,44 @@ class ExecutorSuite:
                     (tmp_path / f"b{number}.go").touch()
                 await gather(executor, slots)
             assert not ran.exists()
+
+        asyncio.run(scenario())
+
+    def test_what_may_only_be_cancelled_unstarted_runs_on_once_started(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.running() as executor:
+                slots = executor.slots
+                names = [f"b{number}" for number in range(slots)]
+                executor.submit([request_for("block", str(tmp_path / name), id=name) for name in names])
+                for name in names:
+                    await appearance(tmp_path / name)
+                executor.submit([request_for("mark", str(tmp_path / "ran"), id="waits")])
+                assert executor.cancel("waits", "unstarted")
+                assert (await gather(executor, 1))["waits"].started is False  # type: ignore[union-attr]  # it is Lost
+                for name in names:
+                    assert executor.cancel(name, "unstarted")
+                for name in names:
+                    (tmp_path / f"{name}.go").touch()
+                outcomes = await gather(executor, slots)
+                assert {type(outcomes[name]) for name in names} == {Succeeded}
+            assert not (tmp_path / "ran").exists()
+
+        asyncio.run(scenario())
+
+    def test_what_runs_can_be_seen(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with self.running() as executor:
+                if not isinstance(executor, Inspectable):
+                    pytest.skip("does not show what runs")
+                assert executor.in_work() == []
+                began = time.monotonic()
+                executor.submit([request_for("block", str(tmp_path / "b"), id="b")])
+                await appearance(tmp_path / "b")
+                [work] = executor.in_work()
+                assert (work.id, work.pid in executor.processes()) == ("b", True)
+                assert began <= work.since <= time.monotonic()
+                (tmp_path / "b.go").touch()
+                await gather(executor, 1)
 
         asyncio.run(scenario())
 

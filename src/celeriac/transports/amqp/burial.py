@@ -1,28 +1,44 @@
-"""Where messages go that will not run: ``<queue>.dead`` and ``<queue>.quarantine``, with an epitaph.
+"""Where messages go that will not run, ``<queue>.dead`` and ``<queue>.quarantine``, and what stands on their graves.
 
-The epitaph is JSON as on every broker without rows of its own (``transports/box.py``); body and header table are kept
-byte for byte. Pure.
+The epitaph is that of every broker without rows of its own (``transports/epitaph.py``), and besides it the content
+header as it came, so that a replay is the same to the byte. Pure.
 """
 
 from __future__ import annotations
 
-import base64
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from celeriac.amqp.errors import Malformed
-from celeriac.amqp.messages import Publication
-from celeriac.transports.base import QueueSpec
+from celeriac.amqp.messages import Message, Publication
+from celeriac.transports.amqp.deliveries import ATTEMPTS, attempts_of, counted
+from celeriac.transports.base import Buried, Envelope, QueueSpec
 
 if TYPE_CHECKING:
-    from celeriac.amqp.messages import Message
     from celeriac.transports.base import Bury
 
 
-def grave_of(queue: str, verdict: Bury) -> str:
+class Grave(msgspec.Struct, frozen=True, kw_only=True):
+    """An :class:`~celeriac.transports.epitaph.Epitaph` and the message's content header."""
+
+    reason: str
+    queue: str
+    worker: str
+    buried_at: float  #: seconds since the epoch
+    attempts: int = 0
+    payload: bytes  #: the body; base64 in the JSON text, as all bytes
+    content_header: bytes = b""  #: flags, properties and header table
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Grave).decode
+
+
+def grave_of(queue: str, quarantined: bool) -> str:
     """The queue that a message of ``queue`` is set aside in."""
-    return f"{queue}.{'quarantine' if verdict.quarantine else 'dead'}"
+    return f"{queue}.{'quarantine' if quarantined else 'dead'}"
 
 
 def grave_spec(name: str, arguments: dict[str, Any]) -> QueueSpec:
@@ -31,31 +47,68 @@ def grave_spec(name: str, arguments: dict[str, Any]) -> QueueSpec:
     return QueueSpec(name=name, arguments=kept)
 
 
-def burial(message: Message, queue: str, verdict: Bury, now: float, kept_for: float | None) -> Publication:
-    """The message as it is set aside. ``kept_for``: seconds; None: until somebody takes it away."""
-    epitaph: dict[str, Any] = {
-        "reason": verdict.reason,
-        "queue": queue,
-        "worker": verdict.worker,
-        "buried_at": now,
-        "exchange": message.exchange,
-        "routing_key": message.routing_key,
-        "payload": _base64(message.body),
-    }
+def burial(message: Message, queue: str, verdict: Bury, now: float, kept_for: float) -> Publication:
+    """The message as it is set aside. ``kept_for``: seconds; 0: until somebody takes it away."""
     properties: dict[str, Any] = {
         "content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2
     }  # fmt: skip
+    attempts = 0
     try:
-        theirs, table = message.split()
-        epitaph["properties"] = theirs
-        epitaph["header_table"] = _base64(table)
+        theirs, headers = message.decoded()
         properties["correlation_id"] = theirs.get("correlation_id")
+        attempts = attempts_of(headers)
     except Malformed:
-        epitaph["raw_properties"] = _base64(message.raw_properties)
+        pass
     if kept_for:
         properties["expiration"] = str(int(kept_for * 1000))
-    return Publication("", grave_of(queue, verdict), properties, None, msgspec.json.encode(epitaph), True)
+    grave = Grave(
+        reason=verdict.reason.encode("utf-8", "replace").decode(), queue=queue, worker=verdict.worker, buried_at=now,
+        attempts=attempts, payload=message.body, content_header=message.raw_properties,
+    )  # fmt: skip
+    return Publication("", grave_of(queue, verdict.quarantine), properties, None, _encode(grave), True)
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def grave_id(message: Message) -> str:
+    return hashlib.sha1(message.body, usedforsecurity=False).hexdigest()[:16]
+
+
+def read_grave(message: Message, queue: str, quarantined: bool) -> Buried:
+    """What lies in a grave, whoever has put it there."""
+    try:
+        grave = _decode(message.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Buried(
+            id=grave_id(message), queue=queue, quarantined=quarantined, reason=f"Not an epitaph: {error}", worker="",
+            buried_at=0.0, raw=message.body,
+        )  # fmt: skip
+    try:
+        properties, headers = _inside(grave).decoded()
+        headers.pop(ATTEMPTS, None)
+        envelope = Envelope(grave.payload, headers, properties)
+    except Malformed:
+        envelope = None
+    return Buried(
+        id=grave_id(message), queue=queue, quarantined=quarantined, reason=grave.reason, worker=grave.worker,
+        buried_at=grave.buried_at, attempts=grave.attempts, envelope=envelope, raw=grave.payload,
+    )  # fmt: skip
+
+
+def exhumed(message: Message, queue: str) -> Publication | None:
+    """The message as it was, for ``queue``, its starts forgotten; None if it cannot be written again."""
+    try:
+        inside = _inside(_decode(message.body))
+        properties, table = inside.split()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Malformed):
+        return None
+    try:
+        headers = inside.headers
+    except Malformed:
+        return Publication("", queue, properties, table, inside.body, True)
+    if ATTEMPTS not in headers:
+        return Publication("", queue, properties, table, inside.body, True)
+    del headers[ATTEMPTS]
+    return Publication("", queue, properties, counted(headers, 0), inside.body, True)
+
+
+def _inside(grave: Grave) -> Message:
+    return Message("", grave.queue, 0, False, "", grave.content_header, grave.payload)

@@ -13,11 +13,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed, ConsumerCancelled
-from celeriac.errors import BrokerUnavailable, OperationalError
-from celeriac.transports.amqp.errors import NOT_FOUND, is_ack_timeout, operational
+from celeriac.errors import OperationalError
+from celeriac.transports.amqp.errors import NOT_FOUND, as_operational, is_ack_timeout, operational
 from celeriac.transports.amqp.feed import Feed
 from celeriac.transports.amqp.prefetch import Prefetch
-from celeriac.transports.base import Ack, Release
+from celeriac.transports.amqp.settling import Settler
 from celeriac.transports.threads import Lane
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from celeriac.transports.amqp.feed import Receipt
     from celeriac.transports.amqp.settling import Copies
     from celeriac.transports.amqp.transport import AmqpSettings
-    from celeriac.transports.base import Delivery, QueueAdmin, QueueSpec, Settlement, Verdict
+    from celeriac.transports.base import Delivery, QueueAdmin, QueueSpec, Settlement
 
 logger = logging.getLogger("celeriac.transports.amqp")
 
@@ -52,12 +52,12 @@ class AmqpConsumer:
         self._specs = {spec.name: spec for spec in queues}
         self._owner = owner
         self._admin = admin
-        self._copies = copies
         self._settings = settings
         self._clock = clock
         self._lane = Lane(f"celeriac-amqp-{owner}")
         self._connection: AsyncConnection | None = None
         self._feeds: dict[int, Feed] = {}
+        self._settler = Settler(self._feeds, copies, self._lane, settings.broker_publish_timeout, clock)
         self._prefetch = Prefetch(len(self._specs))
         self._news = asyncio.Event()
         #: one change of the consumers at a time
@@ -124,7 +124,7 @@ class AmqpConsumer:
                 self._lose(feed, error)
             except ConnectionClosed as error:
                 self._break(error)
-                break
+                return []  # what was just taken is on its way to somebody else
         return found
 
     def _is_starved(self, limit: int) -> bool:
@@ -199,7 +199,7 @@ class AmqpConsumer:
                     elif feed.is_retired and feed.spec.name in self._specs and not feed.is_over:
                         await feed.consume(self._prefetch.count, deadline)
         except (AmqpError, OSError) as error:
-            raise _as_operational(operational(error, "Changing the queues")) from error
+            raise as_operational(operational(error, "Changing the queues")) from error
         consumed = {feed.spec.name for feed in self._feeds.values()}
         for spec in queues:
             if spec.name not in consumed:
@@ -226,12 +226,12 @@ class AmqpConsumer:
         if self._feeds:
             self._start(self._heal(feed.spec, None))
         elif self._error is None:
-            self._error = _as_operational(operational(error, f"Consuming queue {name!r}"))
+            self._error = as_operational(operational(error, f"Consuming queue {name!r}"))
 
     def _break(self, error: ConnectionClosed) -> None:
         self._feeds.clear()
         if self._error is None:
-            self._error = _as_operational(operational(error))
+            self._error = as_operational(operational(error))
 
     async def _heal(self, spec: QueueSpec, feed: Feed | None) -> None:
         """Take up a queue again: in its channel if that still stands, for the sake of the messages held there."""
@@ -254,7 +254,7 @@ class AmqpConsumer:
                     feed = None
                 logger.warning("queue %r cannot be consumed, next try in %.1f s: %s", spec.name, pause, error)
                 if not self._feeds:
-                    self._error = _as_operational(error)
+                    self._error = as_operational(error)
                     self._news.set()
                     return
             await self._clock.sleep(pause)
@@ -302,67 +302,11 @@ class AmqpConsumer:
     # ── settling ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]:
-        lost: list[Receipt] = []
-        acks: dict[Feed, set[int]] = {}
-        releases: dict[Feed, list[int]] = {}
-        copies: list[tuple[Feed, int, Verdict]] = []
-        for settlement in batch:
-            receipt: Receipt = settlement.receipt
-            feed = self._holding(receipt)
-            if feed is None:
-                lost.append(receipt)
-                continue
-            verdict = settlement.verdict
-            if isinstance(verdict, Ack):
-                acks.setdefault(feed, set()).add(receipt[1])
-            elif isinstance(verdict, Release) and not verdict.count_attempt:
-                releases.setdefault(feed, []).append(receipt[1])
-            else:
-                copies.append((feed, receipt[1], verdict))
-        if copies:
-            await self._copy(copies)
-            for feed, tag, _ in copies:
-                if feed.is_over:
-                    lost.append((feed.serial, tag))
-                elif feed.held[tag].oversize:
-                    feed.discard(tag)
-                else:
-                    acks.setdefault(feed, set()).add(tag)
-        await self._tell(acks, releases, lost)
-        return lost
-
-    def _holding(self, receipt: Receipt) -> Feed | None:
-        feed = self._feeds.get(receipt[0])
-        return feed if feed is not None and receipt[1] in feed.held and not feed.is_over else None
-
-    async def _copy(self, copies: list[tuple[Feed, int, Verdict]]) -> None:
-        batch = [(feed.held[tag], feed.spec, verdict) for feed, tag, verdict in copies]
-        deadline = self._clock.monotonic() + self._settings.broker_publish_timeout
-        await self._lane.run(lambda: self._copies.publish(batch, deadline))
-
-    async def _tell(
-        self, acks: dict[Feed, set[int]], releases: dict[Feed, list[int]], lost: list[Receipt]
-    ) -> None:  # fmt: skip
-        """Write, and wait until the broker has read it."""
-        told: list[Feed] = []
-        for feed in {**acks, **releases}:
-            if feed.is_over:
-                lost += [(feed.serial, tag) for tag in (*acks.get(feed, ()), *releases.get(feed, ()))]
-                continue
-            feed.acknowledge(acks.get(feed, ()))
-            feed.release(releases.get(feed, ()))
-            told.append(feed)
-        deadline = self._clock.monotonic() + _ANSWER_TIMEOUT
-        for feed in told:
-            try:
-                await feed.told(self._prefetch.count, deadline)
-            except (AmqpError, OSError) as error:
-                self._news.set()
-                raise _as_operational(operational(error, f"Acknowledging in queue {feed.spec.name!r}")) from error
+        return await self._settler.settle(batch, self._prefetch.count)
 
     async def renew(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         """Nothing has to be renewed while the connection stands."""
-        return [receipt for receipt in receipts if self._holding(receipt) is None]
+        return [receipt for receipt in receipts if self._settler.holding(receipt) is None]
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -389,7 +333,3 @@ class AmqpConsumer:
             self._lane.close()
             if connection is not None:
                 await connection.close(deadline)
-
-
-def _as_operational(error: BaseException) -> OperationalError:
-    return error if isinstance(error, OperationalError) else BrokerUnavailable(str(error))

@@ -81,6 +81,11 @@ def operational(error: AmqpError | OSError, what: str = "") -> CeleriacError:
     return row.error(f"{prefix}{error}{' ' if row.advice else ''}{row.advice}")
 
 
+def as_operational(error: BaseException) -> OperationalError:
+    """What the engine heals from."""
+    return error if isinstance(error, OperationalError) else BrokerUnavailable(str(error))
+
+
 def connect_error(error: AmqpError | OSError, url: BrokerUrl, met_before: bool) -> CeleriacError:
     """Why there is no connection to ``url``, the setting at fault named and secrets masked.
 

@@ -6,10 +6,12 @@ heartbeats: whether it still lives is found out before it is used.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from celeriac.amqp.errors import AmqpError, ConnectionClosed
@@ -29,8 +31,8 @@ _IDLE = 0.1
 _LONG_IDLE = 30.0
 #: seconds it has to answer
 _PROBE_TIMEOUT = 2.0
-#: seconds for saying good-bye
-_CLOSE_TIMEOUT = 1.0
+#: seconds for saying good-bye, and when the process ends over messages that nobody has confirmed
+_CLOSE_TIMEOUT, _EXIT_TIMEOUT = 1.0, 5.0
 
 
 class Line:
@@ -143,14 +145,28 @@ class Link:
         if self._line is line:
             self._drop()
 
-    def close(self) -> None:
+    def close_at_exit(self) -> None:
+        """Say good-bye when the process ends: RabbitMQ drops what it has read but not yet queued when a connection
+        just breaks off, and nobody waits for confirms of it."""
+        _close_at_exit.add(self)
+
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Close the connection; the next use opens another."""
-        if self._pid != os.getpid() or not self._lock.acquire(timeout=_CLOSE_TIMEOUT):
+        if self._pid != os.getpid() or not self._lock.acquire(timeout=timeout):
             return
         try:
             line, self._line = self._line, None
             if line is not None:
                 with contextlib.suppress(AmqpError, OSError):
-                    line.connection.close(time.monotonic() + _CLOSE_TIMEOUT)
+                    line.connection.close(time.monotonic() + timeout)
         finally:
             self._lock.release()
+
+
+_close_at_exit: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+@atexit.register
+def _say_good_bye() -> None:
+    for link in list(_close_at_exit):
+        link.close(_EXIT_TIMEOUT)

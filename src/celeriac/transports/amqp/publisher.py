@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from celeriac.amqp.errors import ChannelClosed, ConnectionClosed
-from celeriac.amqp.messages import CONFIRMED, Publication
-from celeriac.errors import (
-    PublishRejected,
-    PublishTimeout,
-    PublishUnknown,
-    Unroutable,
-)
+from celeriac.amqp.messages import Publication
+from celeriac.errors import PublishRejected, Unroutable
 from celeriac.transports.amqp import delays
-from celeriac.transports.amqp.errors import NOT_FOUND
+from celeriac.transports.amqp.attempt import Attempt
+from celeriac.transports.amqp.crowd import Crowd, Job
 from celeriac.transports.amqp.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from celeriac.amqp.blocking_channel import BlockingChannel
-    from celeriac.amqp.messages import Fate
     from celeriac.clock import Clock
     from celeriac.transports.amqp.link import Line, Link
     from celeriac.transports.amqp.topology import Specs
@@ -48,6 +42,9 @@ class AmqpPublisher:
         self._max_bytes = settings.broker_max_message_bytes
         self._confirms = settings.broker_transport_options.get("confirm_publish") is not False
         self._ladder_type = settings.broker_native_delayed_delivery_queue_type
+        self._crowd = Crowd()
+        if not self._confirms:
+            link.close_at_exit()
 
     def publish(self, batch: Sequence[Outgoing], deadline: float) -> None:
         publications: list[Publication] = []
@@ -102,22 +99,49 @@ class AmqpPublisher:
     def send(
         self, publications: Sequence[Publication], queues: Iterable[str], delayed: Iterable[str], deadline: float
     ) -> None:
-        """Publish what is ready to be written. ``queues`` have to be there, ``delayed`` at the end of the ladder."""
+        """Publish what is ready to be written. ``queues`` have to be there, ``delayed`` at the end of the ladder.
+
+        Threads that wait for the connection share a round trip: whoever gets it sends for all.
+        """
         if not publications:
             return
-        with self._link.line(deadline) as line:
-            channel = line.publishing(self._confirms, deadline)
-            if line.connection.is_blocked:
-                channel.publish((), deadline)  # waits, since a declaration would do so without saying why
-            self._prepare(line, queues, delayed, deadline)
-            attempt = _Attempt(line, channel, publications, deadline)
-            attempt.run()
-            if attempt.lost_queues():
-                self._prepare(line, queues, delayed, deadline)
-                attempt.run_again()
-            if attempt.is_silent:
-                self._link.give_up(line)
-            attempt.report()
+        job = Job(publications, list(queues), list(delayed))
+        with self._crowd.waiting(job), self._link.line(deadline) as line:
+            if not job.is_done:
+                self._work_off(line, job, deadline)
+        if job.error is not None:
+            raise job.error
+
+    def _work_off(self, line: Line, mine: Job, deadline: float) -> None:
+        channel = line.publishing(self._confirms, deadline)
+        if line.connection.is_blocked:
+            channel.publish((), deadline)  # waits, since a declaration would do so without saying why
+        jobs = self._crowd.take(mine, lambda job: _is_plain(job, line))
+        try:
+            self._attempt(line, channel, jobs, deadline)
+        except BaseException:
+            # whose fault it was is not known: the others try by themselves
+            self._crowd.put_back(jobs[1:])
+            raise
+
+    def _attempt(self, line: Line, channel: BlockingChannel, jobs: list[Job], deadline: float) -> None:
+        publications = jobs[0].publications
+        if len(jobs) > 1:
+            publications = [one for job in jobs for one in job.publications]
+        self._prepare(line, jobs[0].queues, jobs[0].delayed, deadline)
+        attempt = Attempt(line, channel, publications, deadline)
+        attempt.run()
+        if attempt.lost_queues():
+            for job in jobs:
+                self._prepare(line, job.queues, job.delayed, deadline)
+            attempt.run_again()
+        if attempt.is_silent:
+            self._link.give_up(line)
+        start = 0
+        for job in jobs:
+            stop = start + len(job.publications)
+            job.end(attempt.verdict(start, stop))
+            start = stop
 
     def _prepare(self, line: Line, queues: Iterable[str], delayed: Iterable[str], deadline: float) -> None:
         missing = [queue for queue in queues if queue not in line.queues]
@@ -133,132 +157,13 @@ class AmqpPublisher:
         self._link.close()
 
 
-class _Attempt:
-    """One batch on its way: what became of each message so far."""
-
-    def __init__(
-        self, line: Line, channel: BlockingChannel, publications: Sequence[Publication], deadline: float
-    ) -> None:
-        self._line = line
-        self._channel = channel
-        self._publications = publications
-        self._deadline = deadline
-        self._fates: list[Fate | None] = [None] * len(publications)
-        #: the messages that came back because their queue was gone, while there is a second try for them
-        self._returned: list[int] = []
-
-    def run(self) -> None:
-        """Send everything; messages for places that nothing has reached before first, one for each.
-
-        So a message that leads nowhere is known before its neighbours are stored.
-        """
-        places = range(len(self._publications))
-        proven = self._line.proven
-        unproven: dict[tuple[str, str], int] = {}
-        for place in places:
-            one = self._publications[place]
-            if one.exchange and one.mandatory and one.exchange != delays.ENTRANCE:
-                address = (one.exchange, one.routing_key)
-                if address not in proven:
-                    unproven.setdefault(address, place)
-        if unproven:
-            probes = list(unproven.values())
-            self._send(probes)
-            if any(self._fates[place] is not CONFIRMED for place in probes):
-                return
-            proven.update(unproven)
-            if len(proven) > 10_000:  # routing keys may be made up by the caller
-                proven.clear()
-            self._send([place for place in places if self._fates[place] is None])
-        else:
-            self._send(places)
-
-    def _send(self, places: Sequence[int]) -> None:
-        if not places:
-            return
-        chosen = self._publications
-        if len(places) < len(chosen):
-            chosen = [chosen[place] for place in places]
-        for place, fate in zip(places, self._channel.publish(chosen, self._deadline), strict=True):
-            self._fates[place] = fate
-
-    def lost_queues(self) -> bool:
-        """Whether messages came back from queues that were there before; what is remembered of those is forgotten."""
-        for place, fate in enumerate(self._fates):
-            if fate is None or fate.kind != "returned":
-                continue
-            one = self._publications[place]
-            if not one.exchange:
-                self._line.queues.discard(one.routing_key)
-                self._line.delayed.discard(one.routing_key)
-                self._returned.append(place)
-            elif one.exchange == delays.ENTRANCE:
-                self._line.has_ladder = False
-                self._line.delayed.clear()
-                self._line.queues.clear()
-                self._returned.append(place)
-            else:
-                self._line.proven.discard((one.exchange, one.routing_key))
-        return bool(self._returned)
-
-    def run_again(self) -> None:
-        self._send(self._returned)
-
-    @property
-    def is_silent(self) -> bool:
-        """No answer, and no reason for it that the broker has told."""
-        connection = self._line.connection
-        return any(fate is not None and fate.kind == "unknown" for fate in self._fates) and not (
-            connection.is_closed or connection.is_blocked or self._channel.is_closed
+def _is_plain(job: Job, line: Line) -> bool:
+    """Nothing has to be declared for it, and all of it goes where messages have gone before."""
+    return (
+        all(queue in line.queues for queue in job.queues)
+        and all(queue in line.delayed for queue in job.delayed)
+        and all(
+            not one.exchange or one.exchange == delays.ENTRANCE or (one.exchange, one.routing_key) in line.proven
+            for one in job.publications
         )
-
-    def report(self) -> None:
-        """Return if the broker has everything; else raise what the sender has to know."""
-        fates = self._fates
-        if all(fate is CONFIRMED for fate in fates):
-            return
-        kinds = [fate.kind if fate is not None else "unsent" for fate in fates]
-        stored = kinds.count("confirmed")
-        if "unknown" in kinds:
-            raise self._unknown(kinds)
-        if stored:
-            raise PublishUnknown(
-                f"RabbitMQ took {stored} of {len(kinds)} messages and refused the others: {self._complaint()}"
-            )
-        if "returned" in kinds:
-            raise Unroutable(self._complaint())
-        raise PublishRejected(self._complaint())
-
-    def _complaint(self) -> str:
-        for place, fate in enumerate(self._fates):
-            if fate is None or fate is CONFIRMED:
-                continue
-            one = self._publications[place]
-            where = f"exchange {one.exchange!r} with routing key {one.routing_key!r}"
-            if fate.kind == "returned":
-                return f"No queue takes what is sent to {where}. Declare the queue in task_queues."
-            return f"RabbitMQ did not store a message for {where}: its queue is full or has failed."
-        return ""
-
-    def _unknown(self, kinds: list[str]) -> Exception:
-        error = self._channel.error
-        if isinstance(error, ChannelClosed):
-            # a channel dies of the first bad message: if there was only one, that is certain
-            if len([kind for kind in kinds if kind != "unsent"]) == 1:
-                where = self._publications[kinds.index("unknown")]
-                if where.exchange == delays.ENTRANCE:  # it was there: the next attempt declares it anew
-                    return PublishUnknown(f"Somebody has deleted the exchanges that keep delayed messages: {error}")
-                if error.code == NOT_FOUND:
-                    return Unroutable(f"There is no exchange {where.exchange!r}: {error}")
-                return PublishRejected(f"RabbitMQ refused the message: {error}")
-            return PublishUnknown(f"RabbitMQ closed the channel, some messages may be stored: {error}")
-        if isinstance(error, ConnectionClosed):
-            return PublishUnknown(
-                f"The connection was lost before RabbitMQ confirmed; it may have the message: {error}"
-            )
-        if self._line.connection.is_blocked:
-            return PublishTimeout(
-                "RabbitMQ stopped taking messages (memory or disk is short) while this one was under way; it may be "
-                "stored when the alarm is over."
-            )
-        return PublishTimeout("RabbitMQ did not confirm within the deadline; it may have the message.")
+    )

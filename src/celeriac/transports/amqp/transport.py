@@ -71,7 +71,8 @@ class AmqpTransport:
         return AmqpConsumer(self._addresses, queues, owner, self.admin(), copies, self._settings, self._clock)
 
     def admin(self) -> AmqpAdmin:
-        return AmqpAdmin(self._asking, self._specs, self._settings.broker_native_delayed_delivery_queue_type)
+        ladder_type = self._settings.broker_native_delayed_delivery_queue_type
+        return AmqpAdmin(self._asking, self._specs, self.publisher(), ladder_type)
 
     def broadcast(self) -> AmqpBroadcast:
         return AmqpBroadcast(self._addresses, self._specs, self._settings.broker_max_message_bytes)

@@ -10,6 +10,8 @@ import signal as signals
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Resizable
 from celeriac.ids import is_safe_id
@@ -50,11 +52,12 @@ def revoke(
 ) -> Reply:
     """Keep tasks from being run, by id."""
     ids = _ids(task_id)
+    how = _how(state, signal)
     state.admission.revoked.add(ids)
     wanted = set(ids)
     state.admission.revoke(lambda claim: claim.id in wanted)
     if terminate:
-        ended = _end_running(state, lambda claim: claim.id in wanted, _how(state, signal))
+        ended = _end_running(state, lambda claim: claim.id in wanted, how)
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
     _end_running(state, lambda claim: claim.id in wanted, "unstarted")
     logger.info("tasks flagged as revoked: %s", ", ".join(ids[:10]))
@@ -74,6 +77,7 @@ def revoke_by_stamped_headers(
 ) -> Reply:
     """Keep tasks from being run, by a header they are stamped with."""
     stamps = _stamps(headers)
+    how = _how(state, signal)
     for name, values in stamps.items():
         state.admission.revoked.add_stamps(name, values)
 
@@ -84,11 +88,13 @@ def revoke_by_stamped_headers(
     if not terminate:
         _end_running(state, is_meant, "unstarted")
         return ok(f"headers {headers!r} flagged as revoked, but not terminated")
-    ended = _end_running(state, is_meant, _how(state, signal))
+    ended = _end_running(state, is_meant, how)
     return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
 
 
 def _ids(given: Any) -> list[str]:
+    if not isinstance(given, str | list | tuple):
+        raise TypeError("task_id is an id, or a list of ids")
     ids = [given] if isinstance(given, str) else list(given)
     if len(ids) > _MOST_IDS:
         raise ValueError(f"{len(ids)} ids at one time; the limit is {_MOST_IDS}")
@@ -160,6 +166,30 @@ def rate_limit(state: WorkerState, task_name: str, rate_limit: Any, **_: Any) ->
         return ok("rate limit disabled successfully")
     logger.info("new rate limit for tasks of type %s: %s", task_name, rate_limit)
     return ok("new rate limit set successfully")
+
+
+@command(
+    "control",
+    args=(("task_name", str), ("soft", float), ("hard", float)),
+    signature="<task_name> <soft_secs> [hard_secs]",
+)
+def time_limit(state: WorkerState, task_name: str, hard: Any = None, soft: Any = None, **_: Any) -> Reply:
+    """Set the time limits of tasks of one name, from their next start on."""
+    for limit in (hard, soft):
+        if limit is not None and (type(limit) not in (int, float) or not 0 < limit < 1e9):
+            raise ValueError(f"a time limit is a number of seconds above 0, not {str(limit)[:20]!r}")
+    facts = state.facts.get(task_name)
+    if facts is None:
+        logger.error("time limit attempt for an unknown task")
+        return nok("unknown task")
+    if hard is not None and state.plan.pool == "solo":
+        return nok("-P solo cannot enforce hard time limits")
+    state.facts[task_name] = msgspec.structs.replace(facts, hard_limit=hard, soft_limit=soft)
+    logger.info("new time limits for tasks of type %s: soft=%s hard=%s", task_name, soft, hard)
+    return ok("time limits set successfully")
+
+
+# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @command("control", args=(("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)),

@@ -63,13 +63,13 @@ def load_builtin() -> None:
     importlib.import_module("celeriac.worker.commands.change")
 
 
-def inspect_command(function: Command | None = None, /, **options: Any) -> Any:
+def inspect_command(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Register a function that looks: ``@inspect_command()`` or with ``name``, ``alias``, ``visible``,
     ``default_timeout``, ``help``, ``signature``, ``args=[("name", type), …]`` and ``variadic``."""
     return _register("inspect", function, options)
 
 
-def control_command(function: Command | None = None, /, **options: Any) -> Any:
+def control_command(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Register a function that changes something; options as for :func:`inspect_command`."""
     return _register("control", function, options)
 

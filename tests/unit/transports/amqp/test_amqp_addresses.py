@@ -46,6 +46,7 @@ def order(of: Addresses) -> list[int]:
 def test_round_robin_begins_with_the_last_that_answered() -> None:
     turn = addresses()
     assert order(turn) == [0, 1, 2]
+    turn._named(1, "test", 0.0)
     turn._answered(1)
     assert order(turn) == [1, 2, 0]
 

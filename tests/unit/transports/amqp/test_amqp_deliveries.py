@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from celeriac.amqp.messages import Message
+from celeriac.amqp.messages import Message, Publication
 from celeriac.amqp.properties import encode_properties
 from celeriac.transports.amqp import delays
-from celeriac.transports.amqp.burial import burial, grave_of, grave_spec
+from celeriac.transports.amqp.burial import burial, exhumed, grave_of, grave_spec, read_grave
 from celeriac.transports.amqp.deliveries import Deliveries, counted
 from celeriac.transports.base import Bury, Route
+from celeriac.transports.epitaph import read_epitaph
 
 
 def message(
@@ -85,21 +86,56 @@ def test_a_copy_is_counted_and_free_of_the_brokers_marks() -> None:
 
 def test_an_epitaph_keeps_every_byte() -> None:
     buried = message({"id": "i", "nested": {"a": [1]}})
-    verdict = Bury(reason="no", quarantine=True, worker="w")
-    publication = burial(buried, "celery", verdict, 12.5, 60.0)
-    assert publication.routing_key == grave_of("celery", verdict) == "celery.quarantine"
+    publication = burial(buried, "celery", Bury(reason="no \udcff", quarantine=True, worker="w"), 12.5, 60.0)
+    assert publication.routing_key == grave_of("celery", True) == "celery.quarantine"
     assert publication.properties["expiration"] == "60000"
     epitaph = msgspec.json.decode(publication.body)
-    assert (epitaph["reason"], epitaph["queue"], epitaph["worker"], epitaph["buried_at"]) == ("no", "celery", "w", 12.5)
+    assert (epitaph["reason"], epitaph["queue"], epitaph["worker"], epitaph["buried_at"]) == (
+        "no ?", "celery", "w", 12.5,
+    )  # fmt: skip
     assert base64.b64decode(epitaph["payload"]) == b"body"
-    assert base64.b64decode(epitaph["header_table"]) == buried.headers_bytes
-    assert epitaph["properties"] == {"content_type": "application/json", "correlation_id": "i"}
+    assert read_epitaph(publication.body).payload == b"body", "any broker's reader understands it"
+    lying = in_grave(publication)
+    found = read_grave(lying, "celery", True)
+    assert found.envelope is not None
+    assert found.envelope.headers == {"id": "i", "nested": {"a": [1]}}
+    again = exhumed(lying, "celery")
+    assert again is not None
+    assert again.headers == buried.headers_bytes, "not even decoded"
+    assert (again.routing_key, again.body) == ("celery", b"body")
+    assert again.properties == buried.properties
 
 
-def test_torn_properties_are_kept_raw() -> None:
+def in_grave(publication: Publication) -> Message:
+    raw = encode_properties(publication.properties, None)
+    return Message("", publication.routing_key, 1, False, "", raw, publication.body)
+
+
+def test_starts_are_told_in_the_epitaph_and_forgotten_by_a_replay() -> None:
+    buried = message({"id": "i", "x-celeriac-attempts": 3})
+    lying = in_grave(burial(buried, "q", Bury(reason="too often"), 0.0, 0.0))
+    found = read_grave(lying, "q", False)
+    assert found.attempts == 3
+    again = exhumed(lying, "q")
+    assert again is not None
+    assert again.headers == {"id": "i"}
+
+
+def test_torn_messages_are_kept_raw() -> None:
     raw = b"\x20\x00\x00\x00\x00\xff"
-    epitaph = msgspec.json.decode(burial(message(raw=raw), "q", Bury(reason="torn"), 0.0, None).body)
-    assert base64.b64decode(epitaph["raw_properties"]) == raw
+    lying = in_grave(burial(message(raw=raw), "q", Bury(reason="torn", quarantine=True), 0.0, 0.0))
+    found = read_grave(lying, "q", True)
+    assert (found.envelope, found.raw, found.reason) == (None, b"body", "torn")
+    assert exhumed(lying, "q") is None
+    assert base64.b64decode(msgspec.json.decode(lying.body)["content_header"]) == raw
+
+
+def test_what_somebody_else_put_into_a_grave_is_told() -> None:
+    odd = Message("", "q.dead", 1, False, "", encode_properties({}, None), b"\xff\x00")
+    found = read_grave(odd, "q", False)
+    assert found.raw == b"\xff\x00"
+    assert "Not an epitaph" in found.reason
+    assert exhumed(odd, "q") is None
 
 
 def test_a_grave_is_of_the_type_of_its_queue() -> None:
