@@ -67,7 +67,7 @@ def eta_store(lab: Lab) -> None:
 def long_task(lab: Lab) -> None:
     """A task of 20 leases while other workers have nothing to do."""
     lease = lab.size(1, 2)
-    lab.settings.update(lab.product.with_lease(lease))
+    lab.settings.update(lab.product.with_lease(lease, lab.site.name))
     for index in range(3):
         lab.worker(f"w{index}", concurrency=2)
     lab.send(3, kwargs={"seconds": lease * 12.0}, limit=10.0)
