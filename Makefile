@@ -11,7 +11,7 @@ INTEROP := .venv-celery
 NODE := tests/interop/node
 PEERS := .venv-peers
 OLD_PEERS := .venv-peers-redis5
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BENCH_ARGS ?=
 SCORECARD_ARGS ?=
 
