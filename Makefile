@@ -11,14 +11,15 @@ INTEROP := .venv-celery
 NODE := tests/interop/node
 PEERS := .venv-peers
 OLD_PEERS := .venv-peers-redis5
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BENCH_ARGS ?=
+SCORECARD_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test check fix bench sizes docs interop-env interop-node clean
+.PHONY: help setup servers demo test check fix bench scorecard sizes docs interop-env interop-node clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,12 @@ $(PEERS)/.ready: tools/setup.sh requirements/peers.txt
 
 $(OLD_PEERS)/.ready: tools/setup.sh requirements/peers-redis5.txt
 	@tools/setup.sh $(OLD_PEERS) "$(PYTHON)" -r requirements/peers-redis5.txt && touch $@
+
+scorecard: $(DEV) ## kill, cut, hang and fill things on purpose (SCORECARD_ARGS='--quick --only 1,5 --broker redis --peer celery --seed 2')
+	@tools/servers.sh
+	@set -e; if [ -x $(INTEROP)/bin/python ]; then \
+	  export CELERIAC_INTEROP_PYTHON="$(CURDIR)/$(INTEROP)/bin/python"; fi; \
+	$(BIN)/python -m scorecard $(SCORECARD_ARGS)
 
 sizes: ## the ten largest files, functions and classes: would two people change these for different reasons?
 	@$(PYTHON) tools/sizes.py src/celeriac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ def main(words: Sequence[str]) -> int:
         return 2
     products = [product for product in (None if asked.product == "celery" else CELERIAC, peer) if product]
     brokers = [word for word in asked.broker.split(",") if word]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     outcomes: list[Outcome] = []
     with console.status("") as status:
         for seed in range(asked.seed, asked.seed + asked.repeat):

@@ -63,7 +63,7 @@ RESP = [
     Manners(name="closes", closes=True),
     Manners(name="garbage", says=bytes(range(256)) * 20, answers=True),
     Manners(name="text of 1 TB", says=b"$999999999999\r\nabc", answers=True),
-    Manners(name="list of a billion", says=b"*1000000000\r\n:1\r\n", answers=True),
+    Manners(name="list of 100 million", says=b"*100000000\r\n:1\r\n", answers=True),
     Manners(name="lists 100,000 deep", says=b"*1\r\n" * 100_000, answers=True),
     Manners(name="number of a million digits", says=b":" + b"9" * 1_000_000 + b"\r\n", answers=True),
     Manners(name="negative length", says=b"$-5\r\n", answers=True),

@@ -70,6 +70,8 @@ class Lab:
         self.findings = Findings()
         self.settings: dict[str, Any] = {**product.settings, **site.settings}
         self.store_url = site.store_url(product)
+        #: where the processes that are started next find the broker
+        self.broker_url: Callable[[Product], str] = site.broker_url
         self._ends = time.monotonic() + deadline
         self._history = folder / "history"
         self._history.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,7 @@ class Lab:
 
     def environment(self, through: FaultProxy | None = None, **settings: Any) -> dict[str, str]:
         """``through``: the broker is reached by this proxy (results are not)."""
-        url = self._elsewhere or self.site.broker_url(self.product)
+        url = self._elsewhere or self.broker_url(self.product)
         return {
             **self.product.environment(),
             "LAB_BROKER": through.url(url) if through else url,
@@ -264,7 +266,7 @@ class Lab:
         began = time.monotonic()
         count = self.site.outstanding()
         if count is not None:
-            self.note("depth", count=count, seconds=time.monotonic() - began)
+            self.note("depth", count=count, seconds=time.monotonic() - began + self.site.staleness)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 

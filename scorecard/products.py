@@ -40,8 +40,10 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
             "-P", pool, "-l", "INFO", *(("-Q", queues) if queues else ()), *self.worker_options, *more,
         ]  # fmt: skip
 
-    def with_lease(self, seconds: float) -> dict[str, Any]:
+    def with_lease(self, seconds: float, broker: str) -> dict[str, Any]:
         """Settings under which a holder that is silent for so long loses what it holds."""
+        if self.name == "celery" and broker != "redis":
+            return {}  # it has no such time there
         if self.name == "celery":
             return {"broker_transport_options": {"visibility_timeout": seconds}}
         return {"broker_lease": seconds}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from rich.table import Table
@@ -15,30 +15,50 @@ if TYPE_CHECKING:
 
     from scorecard.run import Outcome
 
-_STYLES = {"pass": "green", "fail": "bold red", "error": "bold magenta", "skipped": "dim"}
+#: verdicts, the best first
+_STYLES = {"skipped": "dim", "pass": "green", "fail": "bold red", "error": "bold magenta"}
 
 
-def cells(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, list[Outcome]]]:
-    """One row per experiment and broker: number, name, broker, and the outcome of each product."""
-    rows: dict[tuple[int, str], list[Outcome]] = {}
+class Row(NamedTuple):
+    """An experiment on a broker, with the outcomes of each product: one for each seed."""
+
+    number: int
+    name: str
+    broker: str
+    outcomes: dict[str, list[Outcome]]
+
+    def verdict(self, product: str) -> str:
+        """The worst, and of several how many passed."""
+        found = [outcome.verdict for outcome in self.outcomes.get(product, ())]
+        if not found:
+            return "–"
+        worst = max(found, key=list(_STYLES).index)
+        return worst if len(found) == 1 else f"{worst} ({found.count('pass')} of {len(found)})"
+
+    @property
+    def shown(self) -> Outcome:
+        """The one whose figures stand in the table."""
+        return next(iter(self.outcomes.values()))[0]
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    found: dict[tuple[int, str], Row] = {}
     for outcome in outcomes:
-        rows.setdefault((outcome.number, outcome.broker), []).append(outcome)
-    return [(str(number), found[0].name, broker, found) for (number, broker), found in rows.items()]
+        key = (outcome.number, outcome.broker)
+        row = found.setdefault(key, Row(outcome.number, outcome.name, outcome.broker, {}))
+        row.outcomes.setdefault(outcome.product, []).append(outcome)
+    return list(found.values())
 
 
 def table(outcomes: Sequence[Outcome], products: Sequence[str]) -> Table:
-    made = Table(title="Scorecard", title_justify="left", show_lines=False)
+    made = Table(title="Scorecard", title_justify="left")
     for heading in ("#", "experiment", "broker", *products, "figures", "s"):
         made.add_column(heading, justify="right" if heading in ("#", "s") else "left")
-    for number, name, broker, found in cells(outcomes):
-        by_product = {outcome.product: outcome for outcome in found}
-        verdicts = [
-            f"[{_STYLES[by_product[product].verdict]}]{by_product[product].verdict}[/]"
-            if product in by_product
-            else "–"
-            for product in products
-        ]
-        made.add_row(number, name, broker, *verdicts, figures(found[0].numbers), f"{found[0].seconds:.0f}")
+    for row in rows(outcomes):
+        verdicts = [row.verdict(product) for product in products]
+        styled = [f"[{_STYLES.get(text.split()[0], 'none')}]{text}[/]" for text in verdicts]
+        numbers, seconds = figures(row.shown.numbers), f"{row.shown.seconds:.0f}"
+        made.add_row(str(row.number), row.name, row.broker, *styled, numbers, seconds)
     return made
 
 
@@ -76,10 +96,10 @@ def write(folder: Path, outcomes: Sequence[Outcome], products: Sequence[str], se
     lines = ["# Scorecard", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
     lines += [f"| # | experiment | broker | {' | '.join(products)} | figures | seconds |"]
     lines += [f"|---|---|---|{'---|' * len(products)}---|---|"]
-    for number, name, broker, found in cells(outcomes):
-        by_product = {outcome.product: outcome for outcome in found}
-        verdicts = " | ".join(by_product[product].verdict if product in by_product else "–" for product in products)
-        row = f"| {number} | {name} | {broker} {found[0].broker_version} | {verdicts} |"
-        lines.append(f"{row} {figures(found[0].numbers)} | {found[0].seconds:.0f} |")
+    for row in rows(outcomes):
+        verdicts = " | ".join(row.verdict(product) for product in products)
+        where = f"{row.broker} {row.shown.broker_version}".strip()
+        tail = f"{figures(row.shown.numbers)} | {row.shown.seconds:.0f}"
+        lines.append(f"| {row.number} | {row.name} | {where} | {verdicts} | {tail} |")
     lines += [f"\n```\n{text}\n```" for text in failures(outcomes)]
     (folder / "scorecard.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

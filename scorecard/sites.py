@@ -31,6 +31,8 @@ class Site(Protocol):
     name: str
     port: int | None
     settings: dict[str, Any]
+    #: seconds that :meth:`outstanding` may be behind
+    staleness: float
 
     def broker_url(self, product: Product) -> str: ...
     def store_url(self, product: Product) -> str: ...
@@ -63,6 +65,7 @@ class SqliteSite:
 
     name = "sqlite"
     port: int | None = None
+    staleness = 0.0
 
     def __init__(self, folder: Path) -> None:
         self.settings: dict[str, Any] = {}
@@ -117,6 +120,7 @@ class RedisSite:
     """A Redis server with an append-only file; database 0 for messages, 1 for results."""
 
     name = "redis"
+    staleness = 0.0
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.settings: dict[str, Any] = {}
@@ -179,6 +183,7 @@ class RabbitSite:
     """A virtual host of a RabbitMQ node with a quorum queue; the results lie in a Redis of their own."""
 
     name = "rabbitmq"
+    staleness = 10.0  # quorum queues tell their figures every five seconds, and those are gathered later
 
     def __init__(self, folder: Path, node: RabbitServer, vhost: str, *, owns_node: bool = False) -> None:
         self.node = node

@@ -29,7 +29,7 @@ def outcome_of(error: BaseException) -> tuple[str, bool]:
         return "info", isinstance(error, OperationalError)
     from celeriac import errors
 
-    is_typed = isinstance(error, errors.OperationalError)
+    is_typed = isinstance(error, errors.OperationalError | errors.ImproperlyConfigured)
     return ("fail" if is_typed and not isinstance(error, errors.PublishUnknown) else "info"), is_typed
 
 

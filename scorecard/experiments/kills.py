@@ -73,14 +73,14 @@ def kill_pool_child(lab: Lab) -> None:
 
 
 def _running(lab: Lab) -> list[int]:
-    """Processes that are in the middle of a task that would live."""
+    """Processes in the middle of a task that would live, and has not been a victim so often that it is set aside."""
     history = lab.history()
     return sorted(
         {
             run.start.pid
             for id_, runs in history.runs.items()
             for run in runs
-            if not run.is_done and run.start.pid not in history.deaths and is_alive(run.start.pid)
+            if len(runs) <= 2 and not run.is_done and run.start.pid not in history.deaths and is_alive(run.start.pid)
             and id_ in history.invoked and history.invoked[id_].task != "lab.die"
         }
     )  # fmt: skip

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @experiment(26, "Result store outage", brokers=("sqlite", "redis", "rabbitmq"), quick=75, full=240)
 def store_outage(lab: Lab) -> None:
     """The store is down while tasks end: nothing is acknowledged before its result is stored."""
-    tasks, lasts = lab.size(200, 1000), lab.size(6.0, 60.0)
+    tasks, lasts = lab.size(200, 1000), lab.size(6.0, 60.0) + lab.site.staleness
     with RedisServer() as store:
         lab.store_url = store.url(0)
         worker = lab.worker(concurrency=2)

@@ -70,10 +70,10 @@ def apart(servers: Servers, broker: str, direction: tuple[str, str]) -> Place:
 
 @pytest.fixture
 def place(servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Place]]:
-    """Makes a place for this test alone: ``place("redis")``, with settings as keywords."""
+    """Makes a place for this test alone: ``place("redis")``, with settings as keywords (parties: for the reader)."""
     made: list[Place] = []
 
-    def make(broker: str, **settings: object) -> Place:
+    def make(broker: str, *_parties: str, **settings: object) -> Place:
         require_celery()
         try:
             made.append(Place(servers, broker, tmp_path / f"place{len(made)}", settings))

@@ -110,6 +110,13 @@ def test_a_chord(apart: Place, direction: Direction, header: str, body: str, req
     assert found == {"state": "SUCCESS", "info": [[[0, 2, 4, 6]], {}]}
 
 
+def test_a_part_of_a_chord_is_warned_of(apart: Place, direction: Direction) -> None:
+    worker = apart.workers[0]
+    if worker.side == OURS:
+        sent = apart.ask(CELERY, "canvas", kind="chord", parts=[step("add", "here", 1)] * 2, body=step("echo", "there"))
+        worker.wait_for(f"party.add[{sent['parts'][0]}] is part of a chord")
+
+
 def test_a_group_as_a_step_of_a_chain(apart: Place, direction: Direction, request: pytest.FixtureRequest) -> None:
     if direction[0] == OURS:
         request.applymarker(pytest.mark.xfail(reason=NO_STEPS, strict=True))

@@ -153,7 +153,7 @@ def test_control(fleet: Place, direction: Direction) -> None:
 
 def test_queues_come_and_go(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     asker, worker = direction
-    there = place(broker, asker, worker)
+    there = place(broker)
     there.worker(worker)
     (waits,) = there.send(asker, {"task": "party.wait", "args": [str(there.folder / "go")]})
     there.until(lambda: there.notes("mark", waits))
@@ -170,7 +170,7 @@ def test_queues_come_and_go(place: Callable[..., Place], broker: str, direction:
 
 def test_shutdown(place: Callable[..., Place], broker: str, direction: Direction) -> None:
     asker, worker = direction
-    there = place(broker, asker, worker)
+    there = place(broker)
     started = there.worker(worker)
     command(there, asker, "control", "shutdown", "-t", "2", code=69 if asker == CELERY else 0)
     assert started.process.wait(30) == 0
@@ -181,7 +181,7 @@ def test_events(place: Callable[..., Place], broker: str, direction: Direction) 
     from fleet import Process
 
     hearer, worker = direction
-    there = place(broker, hearer, worker)
+    there = place(broker)
     started = there.worker(worker, "-E")
     listener = Process(hearer, ["-c", LISTENER, "worker-offline"], there.settings, there.journal)
     try:
@@ -232,7 +232,7 @@ def test_events_are_dumped(place: Callable[..., Place], broker: str, direction: 
     from fleet import Process
 
     hearer, worker = direction
-    there = place(broker, hearer, worker)
+    there = place(broker)
     there.worker(worker, "-E")
     library = "celeriac" if hearer == OURS else "celery"
     dump = Process(hearer, ["-m", library, "-A", "party_app", "events", "--dump"], there.settings, there.journal)

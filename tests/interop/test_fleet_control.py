@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fleet import MIXED, OURS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fleet import Place
 
 pytestmark = pytest.mark.interop
@@ -47,3 +50,24 @@ def test_inspection_is_answered(fleet: Place, direction: Direction) -> None:
     assert {queue["name"] for queue in answers["active_queues"]} == set(fleet.settings["task_queues"])
     assert answers["stats"]["pid"] == fleet.workers[0].process.pid
     assert [type(answers[what]) for what in ("active", "reserved", "scheduled", "revoked")] == [list] * 4
+
+
+@pytest.mark.parametrize("order", dict.fromkeys([MIXED, MIXED[::-1]]), ids="-then-".join)
+def test_a_newcomer_is_told_what_is_revoked(
+    place: Callable[..., Place], broker: str, order: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    """Mingle: a worker of Celery that starts asks its neighbours, of either party."""
+    veteran, newcomer = order
+    if newcomer == OURS:
+        request.applymarker(pytest.mark.xfail(reason="celeriac's workers do not ask their neighbours", strict=True))
+    here = place(broker)
+    first = here.worker(veteran, "--mingle")
+    here.ask(veteran, "revoke", ids=["doomed"])
+    here.run(veteran, call("mark"))
+    here.worker(newcomer, "--mingle")
+    first.kill()
+    # the state says little: Celery stores REVOKED when it is told to revoke
+    here.send(veteran, call("mark", task_id="doomed"))
+    for _ in range(3):  # behind it in the queue, and behind each other
+        assert here.run(veteran, call("mark"))[0]["state"] == "SUCCESS"
+    assert here.notes("mark", "doomed") == []

@@ -43,14 +43,14 @@ def test_call_and_result(house: House) -> None:
 
 def test_what_was_set_aside_is_shown_replayed_and_discarded(house: House) -> None:
     house.worker("-c", "1")
-    for name in ("house.nobody", "house.nobody", "house.noone"):
+    for name in ("house.nobody", "house.nobody", "house.stranger"):
         ran(house.celeriac("-A", "house", "call", name))
     house.until(lambda: len(house.query("select 1 from buried")) == 3, 20, "set aside")
     listed = json.loads(ran(house.celeriac("-A", "house", "dead", "list", "--json")))
     assert [(one["task"], one["kind"], one["queue"]) for one in listed] == [
-        ("house.noone", "quarantined", "celery"), *[("house.nobody", "quarantined", "celery")] * 2
+        ("house.stranger", "quarantined", "celery"), *[("house.nobody", "quarantined", "celery")] * 2
     ]  # fmt: skip
-    assert "no task named" in ran(house.celeriac("-A", "house", "dead", "list", "-t", "house.noone"))
+    assert "no task named" in ran(house.celeriac("-A", "house", "dead", "list", "-t", "house.stranger"))
     assert ran(house.celeriac("-A", "house", "dead", "list", "--only", "dead")) == "Nothing was set aside.\n"
     shown = ran(house.celeriac("-A", "house", "dead", "show", listed[0]["task_id"]))
     assert "header task" in shown

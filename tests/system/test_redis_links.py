@@ -447,6 +447,23 @@ def test_silence_ends_with_the_deadline():
         links.close()
 
 
+def test_a_server_that_agrees_to_everything_is_no_redis():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def agree() -> None:
+            client, _ = listener.accept()
+            with client, contextlib.suppress(OSError):
+                while client.recv(65536):
+                    client.sendall(b"+OK\r\n")
+
+        thread = threading.Thread(target=agree, daemon=True)
+        thread.start()
+        with pytest.raises(LinkBroken, match="not the protocol") as caught:
+            open_link(address(f"redis://127.0.0.1:{listener.getsockname()[1]}/0"))
+        assert caught.value.fault is Fault.MISPLACED
+        thread.join(timeout=10)
+
+
 def links_open_later(links: Links) -> Any:
     """To a server that sleeps one can connect, but not log in."""
     with pytest.raises((LinkBroken, redis.TimeoutError)) as caught:

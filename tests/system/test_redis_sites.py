@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import ImproperlyConfigured, OperationalError
+from celeriac.errors import BrokerFull, ImproperlyConfigured, OperationalError
 from celeriac.settings import Settings
 from celeriac.testing.conformance.transport import casts, ear, message, numbered, stored
 from celeriac.testing.servers import ClusterServers, RedisServer, SentinelGroup, ServerMissing
@@ -70,6 +70,24 @@ def received(consumer: RedisConsumer, wanted: int, patience: float = 10.0) -> li
         found.extend(consumer.receive(wanted - len(found), 0.2))
     assert len(found) == wanted
     return found
+
+
+def test_a_full_server_lets_a_worker_in_whose_queues_are_there() -> None:
+    for server in started(RedisServer):
+        with opened(server.url()) as transport, contextlib.closing(redis.Redis(port=server.port)) as client:
+            known = QueueSpec(name="known", exchange="known", routing_key="known")
+            transport.admin().declare([known])
+            transport.publisher().publish(numbered("known", [1]), time.monotonic() + 10)
+            client.config_set("maxmemory", 1)
+            transport.admin().declare([known])
+            with pytest.raises(BrokerFull):
+                transport.admin().declare([known, QueueSpec(name="new")])
+            with pytest.raises(BrokerFull):
+                transport.publisher().publish(numbered("known", [2]), time.monotonic() + 10)
+            consumer = transport.blocking_consumer([known], "w")
+            [delivery] = received(consumer, 1)
+            assert not consumer.settle([Settlement(delivery.receipt, ACK)])
+            consumer.close()
 
 
 def is_a_broker(transport: RedisTransport) -> None:

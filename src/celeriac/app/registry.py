@@ -113,6 +113,8 @@ class AppRegistry:
             following = maybe_signature(context.chain[-1], app=app, clone=True)
             rest = list(context.chain[:-1])
             sends.append(self._child(context, following, retval, {**lineage, "chain": rest or None}))
+        if context.chord:
+            _warn_of_chord(context)
         return sends
 
     def _child(self, context: Context, sig: Signature[Any], retval: Any, options: dict[str, Any]) -> Outgoing:
@@ -137,6 +139,15 @@ class AppRegistry:
 
     def store(self, record: ResultRecord) -> None:
         self.app.backend.store.write([record])
+
+
+def _warn_of_chord(context: Context) -> None:
+    import logging
+
+    logging.getLogger("celeriac.task").warning(
+        "%s[%s] is part of a chord that Celery has sent. This release does not count the parts, so the chord's body "
+        "will not run; let Celery's workers serve the queue.", context.task, context.id,
+    )  # fmt: skip
 
 
 def _same_again(app: Celeriac, context: Context, retry: Retry) -> Signature[Any]:

@@ -311,6 +311,9 @@ def _connect(
 
 def _explained(error: BaseException, endpoint: Endpoint) -> LinkBroken | None:
     """Who speaks TLS to a plain port, or plainly to one of TLS, gets silence or a slammed door."""
+    if isinstance(error, Exception) and not isinstance(error, VENDOR_ERRORS):
+        # redis-py takes the answer to its greeting for what it asked for, whatever it is
+        return LinkBroken(f"not the protocol of Redis: {error}", Fault.MISPLACED, sent=False)
     fault = fault_of(error)
     if endpoint.login.security is not None and fault is Fault.SLOW:
         return LinkBroken("no TLS was agreed upon in time; a port without TLS is silent, too", fault, sent=False)

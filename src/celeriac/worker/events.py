@@ -7,6 +7,7 @@ from the executor's own memory, and at the latest from the outcome.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from celeriac import telemetry
+from celeriac.errors import EncodeError
 from celeriac.executors.base import Inspectable
 from celeriac.transports.base import Outgoing
 from celeriac.wire.envelope import Route
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock, LamportClock
     from celeriac.executors.base import Executor
     from celeriac.worker.announcer import Announcer
+
+logger = logging.getLogger("celeriac.worker")
 
 #: seconds in which events are gathered
 _GATHER = 0.1
@@ -140,9 +144,12 @@ class Events:
     async def _flush(self) -> None:
         while self._gathered:
             batch = [self._gathered.popleft() for _ in range(min(_BATCH, len(self._gathered)))]
-            if not await self._announcer.say(
-                [Outgoing(encode_batch(batch, self._serializer), self._route("task.multi"))]
-            ):
+            try:
+                envelope = encode_batch(batch, self._serializer, is_plain=True)
+            except EncodeError as error:
+                logger.error("%d events could not be written: %s", len(batch), error)
+                continue
+            if not await self._announcer.say([Outgoing(envelope, self._route("task.multi"))]):
                 return
 
     def _route(self, key: str) -> Route:
@@ -184,17 +191,21 @@ class Events:
 
 def _received(found: telemetry.TaskReceived) -> EventFields:
     headers = found.request.envelope.headers if found.request is not None else {}
+    retries = headers.get("retries")
+    retries = retries if type(retries) is int and abs(retries) < 1 << 53 else 0
     return {
-        "uuid": found.id, "name": found.name, "args": _text(headers.get("argsrepr")),
-        "kwargs": _text(headers.get("kwargsrepr")), "root_id": headers.get("root_id"),
-        "parent_id": headers.get("parent_id"), "retries": headers.get("retries") or 0, "eta": headers.get("eta"),
-        "expires": headers.get("expires"),
+        "uuid": found.id, "name": found.name, "args": _text(headers.get("argsrepr")) or "",
+        "kwargs": _text(headers.get("kwargsrepr")) or "", "root_id": _text(headers.get("root_id")),
+        "parent_id": _text(headers.get("parent_id")), "retries": retries, "eta": _text(headers.get("eta")),
+        "expires": _text(headers.get("expires")),
     }  # fmt: skip
 
 
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else ""
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+def _text(value: Any) -> str | None:
+    """Headers are a stranger's: only text is passed on, and not too much of it."""
+    if type(value) is not str:
+        return None
+    return value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
 
 
 def _failed(found: telemetry.TaskFailed) -> EventFields:

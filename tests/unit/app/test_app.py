@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import types
 from datetime import UTC
@@ -193,11 +194,62 @@ def test_closing(app: Celeriac):
     assert app.transport is not first
 
 
-def test_taking_back_needs_a_broker_that_can(app: Celeriac):
-    with pytest.raises(NotImplementedError, match="cannot take messages back"):
-        app.AsyncResult("x").revoke()
-    with pytest.raises(NotImplementedError, match="terminated"):
-        app.revoke("x", terminate=True)
+def test_taking_back_is_told_to_the_workers():
+    from celeriac.transports.base import QueueSpec
+    from celeriac.wire.control_message import decode_request
+
+    app = Celeriac("taking-back", broker="memory://taking-back", set_as_current=False)
+    inbox = QueueSpec(name="w1", exchange="celery.pidbox", exchange_type="fanout")
+    heard = app.transport.broadcast().subscribe(inbox)
+    app.AsyncResult("x").revoke()
+    app.revoke(["x", "y"], terminate=True)
+    app.control.terminate("z", ["w1@h"], signal.SIGKILL)
+    found = [decode_request(one.envelope) for one in heard.receive(10, 1)]
+    assert [request.method for request in found] == ["revoke"] * 3
+    assert [request.arguments for request in found] == [
+        {"task_id": "x", "terminate": False, "signal": None},
+        {"task_id": ["x", "y"], "terminate": True, "signal": "SIGTERM"},
+        {"task_id": "z", "terminate": True, "signal": "SIGKILL"},
+    ]
+    assert [request.destination for request in found] == [None, None, ["w1@h"]]
+    assert [request.reply_to for request in found] == [None, None, None]
+    heard.close()
+    app.close()
+
+
+def test_replies_of_strangers_are_not_taken():
+    """Only what bears the ticket counts; what is no reply is counted and nothing else."""
+    import threading
+    import time
+
+    from celeriac.transports.base import QueueSpec
+    from celeriac.wire.control_message import decode_request, encode_reply
+    from celeriac.wire.envelope import Envelope, Outgoing
+
+    app = Celeriac("replies", broker="memory://replies", set_as_current=False)
+    broadcast = app.transport.broadcast()
+    heard = broadcast.subscribe(QueueSpec(name="w1", exchange="celery.pidbox", exchange_type="fanout"))
+
+    def answer() -> None:
+        (asked,) = heard.receive(1, 5)
+        request = decode_request(asked.envelope)
+        assert request.reply_to is not None
+        assert request.ticket is not None
+        said = [
+            encode_reply("stranger", "x", ticket="other", clock=1), Envelope(b"[", {"ticket": request.ticket}, {}),
+            Envelope(b"7", {"ticket": request.ticket}, {"content_type": "application/json"}),
+            encode_reply("w1", {"ok": "pong"}, ticket=request.ticket, clock=50),
+        ]  # fmt: skip
+        broadcast.publish([Outgoing(one, request.reply_to.route) for one in said], time.monotonic() + 5)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert app.control.ping(timeout=5.0, limit=1) == [{"w1": {"ok": "pong"}}]
+    thread.join(5)
+    assert app.remote.refused == 2
+    assert app.clock.value > 50
+    heard.close()
+    app.close()
 
 
 def test_worker_main_wants_the_word_worker(app: Celeriac):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from celeriac.errors import BrokerFull
 from celeriac.redis.errors import ReplyError
 from celeriac.redis.keys import read_binding, read_field
 from celeriac.redis.scripts import script
@@ -47,7 +48,12 @@ class RedisAdmin:
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         commands = [command for spec in queues for command in declaration(self._keys, spec)]
-        self._ask(commands)
+        try:
+            self._ask(commands)
+        except BrokerFull:
+            # a full server takes no member, not even one that it has: a worker must be able to start and drain it
+            if not all(self._ask([("SISMEMBER", *command[1:]) for command in commands])):
+                raise
         self._bindings.forget()
 
     def delete(self, queue: str) -> None:

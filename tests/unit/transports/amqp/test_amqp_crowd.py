@@ -55,13 +55,13 @@ def test_a_deadline_that_passes_while_another_sends_is_unknown() -> None:
     with crowd.waiting(first):
         taken: list[Job] = []
 
-        def waits_too_long() -> None:
+        def wait_in_vain() -> None:
             with crowd.waiting(slow):
                 taken.extend(crowd.take(first, always))
                 raise BrokerUnavailable("the lock was not free in time")
 
         with pytest.raises(PublishTimeout):
-            waits_too_long()
+            wait_in_vain()
         crowd.put_back(taken[1:])
     with crowd.waiting(job()) as _:
         later = job()
