@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ import pytest
 
 from celeriac.errors import ImproperlyConfigured, UnsafeCombination
 from celeriac.executors.base import Loader, PoolOptions, RunnableOptions
+from celeriac.executors.children.child import Setup
 from celeriac.executors.children.link import NurseryLink
+from celeriac.executors.children.nursery import Kill, Nursery, encode_line
 from celeriac.executors.children.pool import ChildrenExecutor
 from celeriac.executors.inline import InlineExecutor
 from celeriac.testing.conformance.executor import appearance, gather, request_for, run_all, value_of
@@ -153,6 +156,23 @@ def test_a_nursery_that_cannot_be_started_for_a_while_is_tried_again(monkeypatch
             await executor.stop(1.0)
 
     asyncio.run(scenario())
+
+
+def test_the_nursery_never_waits_for_an_order_while_it_could_reap() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.devnull, "rb") as file:
+        nursery = Nursery(Setup(options=PoolOptions(), target=TARGET, argument="suite", path=[]), theirs, None)
+        assert nursery._read_orders()  # nothing has come: the test's time limit is the assertion
+        killed: list[int] = []
+        nursery._kill = killed.append  # type: ignore[method-assign]
+        socket.send_fds(ours, [encode_line(Kill(7))], [file.fileno()])
+        assert nursery._read_orders()
+        assert killed == [7]
+        os.close(nursery._fds.popleft())
+        ours.shutdown(socket.SHUT_WR)
+        assert not nursery._read_orders()
+        nursery._wake_reader.close()
+        nursery._wake_writer.close()
 
 
 def test_solo_refuses_hard_limits_at_the_start() -> None:

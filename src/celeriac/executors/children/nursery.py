@@ -7,6 +7,7 @@ gone: children neither outlive it (parent-death signal) nor it the worker (end o
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
@@ -84,6 +85,7 @@ _encode = msgspec.json.Encoder().encode
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 FDS_PER_START = 3
+_MOST_FDS = 64  # in one message
 
 
 def encode_line(message: Order | Report) -> bytes:
@@ -178,7 +180,7 @@ class Nursery:
     def _read_orders(self) -> bool:
         """Carry out what has come; ``False``: the worker is gone."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, 65536, 64, socket.MSG_DONTWAIT)
+            data, fds = _receive(self._control)
         except BlockingIOError:
             return True
         if not data:
@@ -268,6 +270,20 @@ class Nursery:
     def _kill_all(self) -> None:
         for pid in self._children:
             _kill_group(pid)
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """What has come, with its file descriptors. Raises ``BlockingIOError`` when nothing has.
+
+    Not by :func:`socket.recv_fds`: CPython 3.11 forgets the flags that it is given and waits, and meanwhile nobody
+    reaps the dead.
+    """
+    fds = array.array("i")
+    data, notes, _, _ = control.recvmsg(65536, socket.CMSG_LEN(_MOST_FDS * fds.itemsize), socket.MSG_DONTWAIT)
+    for level, kind, content in notes:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, list(fds)
 
 
 def _kill_group(pid: int) -> None:
