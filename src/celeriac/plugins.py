@@ -48,6 +48,8 @@ CATALOGUE: dict[str, dict[str, Entry]] = {
         "processes": Entry(_ROOMS),
         "threads": Entry(_ROOMS),
         "asyncio": Entry(_ROOMS),
+        "gevent": Entry(_ROOMS),
+        "eventlet": Entry(_ROOMS),
         "solo": Entry("celeriac.executors.inline:InlineExecutor"),
     },
     "crew": {
@@ -55,6 +57,8 @@ CATALOGUE: dict[str, dict[str, Entry]] = {
         "processes": Entry("celeriac.executors.crews.sequential:SequentialCrew"),
         "threads": Entry("celeriac.executors.crews.threads:ThreadsCrew"),
         "asyncio": Entry("celeriac.executors.crews.coroutines:CoroutinesCrew"),
+        "gevent": Entry("celeriac.executors.crews.greenlets:GeventCrew", "gevent"),
+        "eventlet": Entry("celeriac.executors.crews.greenlets:EventletCrew", "eventlet"),
     },
 }
 

@@ -30,6 +30,7 @@ _WAITS = {"wait", "acquire", "join", "recv"}
 
 #: (file, function) → why the wait there ends
 BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
+    ("executors/crews/greenlets.py", "run"): "the socket does not block",
     ("redis/connect.py", "_feed"): "the socket has a timeout, set by _limit",
     ("redis/connect.py", "drain"): "the socket does not block",
     ("amqp/wire.py", "read"): "the socket does not block",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+import pytest
+
 from celeriac.testing.conformance.executor import ExecutorSuite
 from celeriac.testing.conformance.executor_children import ChildrenSuite
+from celeriac.testing.conformance.executor_greenlets import GreenletsSuite
 
 
 class TestPrefork(ChildrenSuite):
@@ -27,3 +32,15 @@ class TestAsyncio(ChildrenSuite):
 
 class TestSolo(ExecutorSuite):
     pool = "solo"
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+class TestGevent(GreenletsSuite):
+    pool = "gevent"
+    slots_per_child = 3
+
+
+@pytest.mark.skipif(find_spec("eventlet") is None, reason="eventlet is not installed")
+class TestEventlet(GreenletsSuite):
+    pool = "eventlet"
+    slots_per_child = 3

@@ -45,6 +45,24 @@ class Invocation(msgspec.Struct, kw_only=True):
         if here not in sys.path:
             sys.path.insert(0, here)
 
+    def pool_name(self, given: str | None) -> str | None:
+        """The pool that ``-P`` means: for ``custom``, as with Celery, the class that a variable names."""
+        if given != "custom":
+            return given
+        path = os.environ.get("CELERY_CUSTOM_WORKER_POOL")
+        if not path:
+            raise Failure("-P custom: the variable CELERY_CUSTOM_WORKER_POOL must name a class (module:Class).")
+        return path
+
+    @property
+    def autoscale_quiet(self) -> float:
+        """Seconds of less need before a pool shrinks (``AUTOSCALE_KEEPALIVE``, Celery's variable)."""
+        text = os.environ.get("AUTOSCALE_KEEPALIVE", "30")
+        try:
+            return float(text)
+        except ValueError:
+            raise Failure(f"AUTOSCALE_KEEPALIVE: {text!r} is not a number of seconds.") from None
+
     @property
     def term_is_cold(self) -> bool:
         """Whether SIGTERM is to mean what SIGQUIT means, as platforms ask for that send nothing but SIGTERM."""

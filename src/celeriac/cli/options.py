@@ -49,6 +49,23 @@ class CommaList(ParamType):
         return [part.strip() for part in value.split(",") if part.strip()]
 
 
+class Autoscale(ParamType):
+    """The most and the fewest tasks at one time, in either order; one number is the most."""
+
+    name = "max,min"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [int(part) for part in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or min(numbers) < 0 or max(numbers) < 1:
+            self.fail(f"{value!r} is not like 10,3: the most and the fewest tasks at one time", param, ctx)
+        return max(numbers), min(numbers) if len(numbers) == 2 else 0
+
+
 class Moment(ParamType):
     """A date and time in ISO 8601."""
 
@@ -108,6 +125,7 @@ class Concurrency(ParamType):
 
 JSON_LIST = JsonValue(list, "'[2, 2]'")
 JSON_OBJECT = JsonValue(dict, """'{"x": 2}'""")
+AUTOSCALE = Autoscale()
 COMMA_LIST = CommaList()
 MOMENT = Moment()
 MOMENT_OR_SECONDS = MomentOrSeconds()

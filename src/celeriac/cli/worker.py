@@ -13,7 +13,7 @@ import click
 
 from celeriac.cli.failures import Failure, describe
 from celeriac.cli.invocation import Invocation, pass_invocation
-from celeriac.cli.options import COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
+from celeriac.cli.options import AUTOSCALE, COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
 from celeriac.cli.pidfile import held
 from celeriac.errors import QueueNotFound
 from celeriac.ids import node_name
@@ -59,8 +59,14 @@ def select_queues(
 @click.option("-f", "--logfile", metavar="FILE", help="Log there instead of stderr; takes %n, %h, %i as -n does.")
 @click.option("--pidfile", metavar="FILE", help="Hold this file while running; status 73 when somebody else does.")
 @click.option("-c", "--concurrency", type=CONCURRENCY, help="Tasks at one time; 0 or auto: one per processor.")
-@click.option("--children", type=click.IntRange(1), help="Processes of the threads and asyncio pools.")
-@click.option("-P", "--pool", metavar="POOL", help="prefork (or processes), threads, asyncio, solo.")
+@click.option("--autoscale", type=AUTOSCALE, metavar="MAX[,MIN]", help="Size the pool between these by need.")
+@click.option("--children", type=click.IntRange(1), help="Processes of the pools whose processes run many tasks.")
+@click.option(
+    "-P",
+    "--pool",
+    metavar="POOL",
+    help="prefork (or processes), threads, asyncio, gevent, eventlet, solo; or module:Class of your own.",
+)
 @click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]))
 @click.option("-Q", "--queues", type=COMMA_LIST, help="Read these queues only.")
 @click.option("-X", "--exclude-queues", type=COMMA_LIST, help="Do not read these.")
@@ -79,7 +85,6 @@ def select_queues(
 @click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
 @click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
-@later_release("--autoscale", what="Autoscaling")
 @later_release("-B", "--beat", what="The embedded beat")
 @later_release("-D", "--detach", what="Detaching")
 @later_release("-S", "--statedb", what="The state database")
@@ -174,8 +179,10 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         hostname=node,
         queues=select_queues(app.queues, options["queues"], options["exclude_queues"], app.router.queue),
         app_name=app.name,
-        pool=options["pool"],
+        pool=invocation.pool_name(options["pool"]),
         concurrency=options["concurrency"] or None,
+        autoscale=options["autoscale"],
+        autoscale_quiet=invocation.autoscale_quiet,
         children=options["children"],
         prefetch_multiplier=options["prefetch_multiplier"],
         max_tasks_per_child=options["max_tasks_per_child"],

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancel", "Envelope", "Executor", "Failed", "Ignored", "InWork", "Inspectable", "Loader", "LogOptions", "Lost",
-    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Request", "Resizable", "ResultRecord", "Runnable",
-    "RunnableOptions", "Succeeded", "WantsRetry",
+    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable", "Request", "Resizable", "ResultRecord",
+    "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -241,7 +241,10 @@ Cancel = Literal["soft", "hard", "unstarted"]
 class Executor(Protocol):
     """Runs requests. One owner, on one asyncio loop; never raises for a task's own faults."""
 
-    slots: int  #: how many requests can run at one time
+    @property
+    def slots(self) -> int:
+        """How many requests can run at one time."""
+        ...
 
     async def start(self) -> None:
         """Returns when every slot can take work. Raises ``ImproperlyConfigured`` when the user's code can't load."""
@@ -295,4 +298,16 @@ class Resizable(Protocol):
 
     def resize(self, children: int) -> None:
         """Have so many processes from now on; what runs in those that go is let end. Does not block."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """Optional, on an Executor whose processes can be replaced while it runs."""
+
+    def renew(self, reload: bool) -> None:
+        """Replace them one by one; what runs in those that go is let end. Does not block.
+
+        ``reload``: by processes that import the user's code anew; raises ``ImproperlyConfigured`` where they can't.
+        """
         ...

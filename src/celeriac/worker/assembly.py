@@ -17,14 +17,16 @@ import sys
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celeriac import plugins, signals, telemetry
+from celeriac import signals, telemetry
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
-from celeriac.executors.base import PoolOptions
+from celeriac.executors.base import PoolOptions, Resizable
+from celeriac.executors.selection import executor_class
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
 from celeriac.worker import hooks, logs
 from celeriac.worker.admit import Admission, Alarm
+from celeriac.worker.autoscale import Autoscaler
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
 from celeriac.worker.dispatch import Dispatch, RoomWatch
@@ -100,7 +102,9 @@ def build_worker(
         logs=log_options,
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
     )
-    executor: Executor = plugins.load("executor", numbers.pool)(pool_options, loader)
+    executor: Executor = executor_class(numbers.pool)(pool_options, loader)
+    if numbers.autoscale is not None and not isinstance(executor, Resizable):
+        raise ImproperlyConfigured(f"--autoscale: pool {numbers.pool!r} cannot change its size")
     parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
     show = Show(
         options, log_options, transport_url(settings), store_url(settings, transport, store), settings, find_queue
@@ -198,6 +202,12 @@ class Pipeline:
         if capabilities.leases:
             services.append(self.leases)
         services.append(Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock))
+        self.autoscaler: Autoscaler | None = None
+        if numbers.autoscale is not None:
+            self.autoscaler = Autoscaler(
+                executor, claims, numbers.slots_per_child, *numbers.autoscale, clock, numbers.autoscale_quiet
+            )
+            services.append(self.autoscaler)
         self.plane = None if show is None else plane_of(self, parts, show, stop, random)
         if self.plane is not None:
             services.extend(self.plane.services)

@@ -20,6 +20,9 @@ def banner(
     """The text. ``transport`` and ``results`` are URLs with their secrets already masked."""
     delivery = "at least once" if delivers_late else "at most once (task_acks_late is off)"
     pool = plan.pool if plan.slots_per_child == 1 else f"{plan.pool}, {plan.children} x {plan.slots_per_child}"
+    size = str(plan.slots)
+    if plan.autoscale is not None:
+        size = "{{min={1}, max={0}}}".format(*plan.autoscale)
     lines = [
         f"{plan.hostname}  celeriac {version}",
         "",
@@ -27,7 +30,7 @@ def banner(
         f".> app:         {app_name}",
         f".> transport:   {transport}",
         f".> results:     {results}",
-        f".> concurrency: {plan.slots} ({pool})",
+        f".> concurrency: {size} ({pool})",
         f".> delivery:    {delivery}",
         f".> task events: {'ON' if task_events else 'OFF (enable -E to monitor tasks in this worker)'}",
         "",

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured
+from celeriac.executors.selection import shares
 from celeriac.transports.base import QueueSpec
 
 if TYPE_CHECKING:
     from celeriac.settings import Settings
 
-#: pools whose children run many tasks at one time
-_SHARING_POOLS = frozenset({"threads", "asyncio"})
+#: pools whose children run many tasks at one time; strangers are asked
+_SHARING_POOLS = frozenset({"threads", "asyncio", "gevent", "eventlet"})
+_SEPARATING_POOLS = frozenset({"prefork", "processes"})
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +30,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     app_name: str = "default"
     pool: str | None = None
     concurrency: int | None = None  #: tasks at one time, over all children
+    #: the most and the fewest tasks at one time, between which the pool sizes itself
+    autoscale: tuple[int, int] | None = None
+    autoscale_quiet: float = 30.0  #: seconds of less need before it shrinks
     children: int | None = None  #: processes of the pools that share one among many tasks
     prefetch_multiplier: int | None = None
     max_tasks_per_child: int | None = None
@@ -58,6 +63,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = "prefork"
     children: int = 1
     slots_per_child: int = 1
+    #: the most and the fewest tasks at one time; ``children`` is then only where the pool begins
+    autoscale: tuple[int, int] | None = None
+    autoscale_quiet: float = 30.0
     prefetch_multiplier: int = 4  #: 0: no limit
     max_tasks_per_child: int | None = None
     look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
@@ -96,7 +104,11 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     if not isinstance(pool, str):
         pool = f"{pool.__module__}:{pool.__qualname__}"
     concurrency = options.concurrency or _number(settings.worker_concurrency) or usable_processors()
+    if options.autoscale is not None:
+        concurrency = options.autoscale[0]
     children, per_child = _shape(pool, concurrency, options.children or settings.worker_children)
+    if options.autoscale is not None:
+        children = max(-(-options.autoscale[1] // per_child), 1)
     multiplier = options.prefetch_multiplier
     if multiplier is None:
         multiplier = settings.worker_prefetch_multiplier
@@ -108,6 +120,8 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         pool=pool,
         children=children,
         slots_per_child=per_child,
+        autoscale=options.autoscale,
+        autoscale_quiet=options.autoscale_quiet,
         prefetch_multiplier=1 if settings.worker_disable_prefetch else multiplier,
         look_ahead=0 if one_at_a_time else settings.worker_look_ahead,
         crash_budget=settings.task_crash_budget,
@@ -129,7 +143,7 @@ def _shape(pool: str, concurrency: int, children: int | None) -> tuple[int, int]
     """Processes, and tasks at one time in each."""
     if pool == "solo":
         return 1, 1
-    if pool not in _SHARING_POOLS:
+    if pool not in _SHARING_POOLS and (pool in _SEPARATING_POOLS or not shares(pool)):
         return concurrency, 1
     processes = min(children or usable_processors(), concurrency)
     return processes, -(-concurrency // processes)

@@ -86,6 +86,7 @@ class Shutdown:
         """Let them end, or make them; whether any had to be made."""
         plan = self._plan
         forced = asyncio.create_task(self._forced.wait())
+        cut_before = self._endings.cut  # neighbours of tasks that were killed while the worker worked
         try:
             if not self._forced.is_set():
                 stop = asyncio.create_task(self._executor.stop(plan.shutdown_grace))
@@ -99,7 +100,7 @@ class Shutdown:
             else:
                 await self._cut(None)
             await self._outcomes_are_in()
-            return self._endings.cut > 0
+            return self._endings.cut > cut_before
         finally:
             forced.cancel()
 

@@ -92,8 +92,8 @@ def test_the_death_of_the_nursery_costs_only_what_runs(tmp_path) -> None:
         async with asyncio.timeout(PATIENCE):
             before = set(descendants(os.getpid()))
             await executor.start()
-            assert executor._link is not None
-            nursery = executor._link._pid
+            assert executor._births.link is not None
+            nursery = executor._births.link._pid
             children = descendants(nursery)
             executor.submit([request_for("block", str(tmp_path / "b"), id="b")])
             await appearance(tmp_path / "b")
@@ -115,9 +115,9 @@ def test_a_request_given_to_a_child_that_has_just_died_with_its_nursery_is_run_b
         executor = ChildrenExecutor(PoolOptions(children=2), SUITE)
         async with asyncio.timeout(PATIENCE):
             await executor.start()
-            assert executor._link is not None
-            sockets = [executor._link._control, *(member.pipe._sock for member in executor._members.values())]
-            os.kill(executor._link._pid, signal.SIGKILL)
+            assert executor._births.link is not None
+            sockets = [executor._births.link._control, *(member.pipe._sock for member in executor._members.values())]
+            os.kill(executor._births.link._pid, signal.SIGKILL)
             for each in sockets:  # the loop stands still, so the executor does not know yet
                 poll = select.poll()
                 poll.register(each, select.POLLHUP)
@@ -134,7 +134,7 @@ def test_a_nursery_that_cannot_be_started_for_a_while_is_tried_again(monkeypatch
         executor = ChildrenExecutor(PoolOptions(children=1), SUITE)
         async with asyncio.timeout(PATIENCE):
             await executor.start()
-            assert executor._link is not None
+            assert executor._births.link is not None
             fork, spawn = NurseryLink._fork, NurseryLink._spawn
             failed = asyncio.Event()
 
@@ -146,7 +146,7 @@ def test_a_nursery_that_cannot_be_started_for_a_while_is_tried_again(monkeypatch
 
             monkeypatch.setattr(NurseryLink, "_fork", fail)
             monkeypatch.setattr(NurseryLink, "_spawn", fail)
-            os.kill(executor._link._pid, signal.SIGKILL)
+            os.kill(executor._births.link._pid, signal.SIGKILL)
             await failed.wait()
             [outcome] = await run_all(executor, request_for("add", 1, 2))
             assert value_of(outcome) == 3

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import sys
 import traceback
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +19,7 @@ from celeriac import plugins, signals
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors import logs
 from celeriac.executors.base import PoolOptions, Registry
-from celeriac.executors.children import pipes
+from celeriac.executors.children import natives, pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
 from celeriac.executors.children.slate import Slate
@@ -43,6 +42,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     #: ``loaded``: the nursery imports the user's code and forks; ``bare``: it forks and each child imports, because
     #: the user's code starts threads; ``spawn``: every child is a fresh interpreter
     mode: Literal["loaded", "bare", "spawn"] = "loaded"
+    #: ``module:function``, called in every child before anything else is imported; children are then spawned
+    prelude: str = ""
 
 
 class Ends(msgspec.Struct, frozen=True):
@@ -75,8 +76,8 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
     """Be a child until told to leave; returns the exit status."""
     _adopt_signals()
     options = setup.options
-    data = socket.socket(fileno=ends.data)
-    bell = socket.socket(fileno=ends.bell)
+    data = natives.NativeSocket(fileno=ends.data)
+    bell = natives.NativeSocket(fileno=ends.bell)
     try:
         if registry is None:
             registry = load(setup, call)
@@ -175,13 +176,17 @@ def main() -> None:
         leave(status)
 
 
-def bootstrap(module: str) -> str:
-    """The program of a fresh interpreter: import as the parent does, then run ``module``'s ``main``."""
-    return (
-        "import json, sys; "
-        "sys.path[:] = json.loads(sys.argv[1])['path']; "
-        f"from {module} import main; main()"
-    )  # fmt: skip
+def bootstrap(module: str, prelude: str = "") -> str:
+    """The program of a fresh interpreter: import as the parent does, run the prelude, then ``module``'s ``main``."""
+    program = [
+        "import json, sys",
+        "sys.path[:] = json.loads(sys.argv[1])['path']",
+        f"import {natives.__name__}",  # keeps what a prelude replaces
+    ]
+    if prelude:
+        first, _, function = prelude.partition(":")
+        program += [f"from {first} import {function}", f"{function}()"]
+    return "; ".join([*program, f"from {module} import main", "main()"])
 
 
 __all__ = ["Ends", "Setup", "bootstrap", "describe_failure", "lead_and_die_with", "leave", "load", "run"]

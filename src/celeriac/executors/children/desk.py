@@ -2,21 +2,19 @@
 
 The crew takes requests and hands in outcomes; the desk keeps the slate, decides when a batch of outcomes is sent, and
 gives unstarted requests back when the parent recalls them. The courier, a thread that sleeps on the bell, does what
-cannot wait until the crew has time.
+cannot wait until the crew has time. Both use the system's own locks, threads and sockets, whatever a prelude replaces.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
-import threading
 from typing import TYPE_CHECKING, Protocol
 
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.executors.base import Failed
-from celeriac.executors.children import pipes
+from celeriac.executors.children import natives, pipes
 from celeriac.executors.children.pipes import ORDER_BYTES, FrameBuffer, Item, Kind
 from celeriac.wire.safe_repr import safe_repr
 
@@ -33,6 +31,7 @@ FLUSH_COUNT = 32
 FLUSH_AGE = 0.002
 
 _READ_BYTES = 1 << 18
+_READABLE = 1  # POLLIN; a prelude may leave no select.POLLIN
 
 
 class Crew(Protocol):
@@ -67,7 +66,7 @@ class Desk:
     """Where one child meets its parent. Thread-safe."""
 
     def __init__(
-        self, data: socket.socket, bell: socket.socket, slate: Slate, clock: Clock = SYSTEM_CLOCK,
+        self, data: natives.NativeSocket, bell: natives.NativeSocket, slate: Slate, clock: Clock = SYSTEM_CLOCK,
         max_memory_kib: int | None = None,
     ) -> None:  # fmt: skip
         data.setblocking(True)
@@ -78,10 +77,10 @@ class Desk:
         self._max_memory_kib = max_memory_kib
         self._frames = FrameBuffer()
         self._room = memoryview(bytearray(_READ_BYTES))
-        self._poll = select.poll()
-        self._poll.register(data, select.POLLIN)
-        self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._poll = natives.poll()
+        self._poll.register(data.fileno(), _READABLE)
+        self._reading = natives.allocate_lock()
+        self._writing = natives.allocate_lock()
         self._oldest = 0.0
         self._crew: Crew | None = None
         #: the crew is to finish what it has and return from ``run``
@@ -94,7 +93,7 @@ class Desk:
     def attach(self, crew: Crew) -> None:
         """The crew is ready: tell the parent, and start the courier."""
         self._crew = crew
-        threading.Thread(target=self._courier, name="celeriac-courier", daemon=True).start()
+        natives.start_new_thread(self._courier, ())
         self.send(Kind.READY, os.getpid())
 
     def send(self, kind: Kind, payload: object) -> None:

@@ -28,12 +28,14 @@ class NurseryLink:
     """One nursery, from its start to its end. Belongs to the worker's loop."""
 
     def __init__(
-        self, options: PoolOptions, loader: Loader, on_report: Callable[[Report], None], on_end: Callable[[], None]
-    ) -> None:
+        self, options: PoolOptions, loader: Loader, on_report: Callable[[Report], None],
+        on_end: Callable[[NurseryLink], None], prelude: str = "",
+    ) -> None:  # fmt: skip
         self._options = options
         self._loader = loader
         self._on_report = on_report
         self._on_end = on_end
+        self._prelude = prelude
         self._loop = asyncio.get_running_loop()
         self._control: socket.socket | None = None
         self._pid = 0
@@ -44,23 +46,27 @@ class NurseryLink:
     def is_open(self) -> bool:
         return self._control is not None
 
-    async def start(self) -> None:
-        """Returns when the nursery is ready to start children. Raises ``ImproperlyConfigured``."""
-        if self._options.start_method == "spawn" or not hasattr(os, "fork"):
-            await self._start("spawn")
+    async def start(self, fresh: bool = False) -> None:
+        """Returns when the nursery is ready to start children. Raises ``ImproperlyConfigured``.
+
+        ``fresh``: as a new interpreter, in which nothing of the user's is imported yet.
+        """
+        if self._prelude or self._options.start_method == "spawn" or not hasattr(os, "fork"):
+            await self._start("spawn", fresh)
             return
-        loaded = await self._start("loaded")
+        loaded = await self._start("loaded", fresh)
         if loaded.threads > 1:  # the user's code starts threads: fork before it is imported, not after
             await self.close()
-            await self._start("bare")
+            await self._start("bare", fresh)
 
-    async def _start(self, mode: str) -> Loaded:
+    async def _start(self, mode: str, fresh: bool) -> Loaded:
         setup = Setup(
             options=self._options, target=self._loader.target, argument=self._loader.argument, path=list(sys.path),
             mode=mode,  # type: ignore[arg-type]  # one of the three literals, by construction
+            prelude=self._prelude,
         )  # fmt: skip
         ours, theirs = socket.socketpair()
-        can_fork = mode != "spawn" and thread_count() == 1
+        can_fork = not fresh and mode != "spawn" and thread_count() == 1
         if not can_fork and self._loader.call is not None and not self._loader.argument:
             ours.close()
             theirs.close()
@@ -181,7 +187,7 @@ class NurseryLink:
         if self._loaded is not None and not self._loaded.done():
             self._loaded.set_exception(ImproperlyConfigured("The process that starts children ended while it loaded"))
             return
-        self._on_end()
+        self._on_end(self)
 
     def _detach(self) -> None:
         if self._control is not None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celeriac.executors.base import Cancel, Lost, Request
 from celeriac.executors.children import pipes
@@ -17,21 +17,33 @@ from celeriac.executors.children.slate import Running, Slate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from celeriac.executors.children.link import NurseryLink
     from celeriac.executors.time_limits import Cause
 
 #: ``starting`` → ``ready`` → ``leaving`` → gone; ``doomed``: to be killed, whatever it does
 State = Literal["starting", "ready", "leaving", "doomed"]
+#: why a process is killed on account of a task
+Sentence = Literal["hard_limit", "revoked", "stopped"]
+
+
+class Verdict(NamedTuple):
+    """A hard end that is tried by asking first."""
+
+    deadline: float  #: monotonic
+    cause: Sentence
+    detail: str
 
 
 class Member:
     """A child of the pool. Belongs to the worker's loop."""
 
     def __init__(
-        self, key: int, slots: int, loop: asyncio.AbstractEventLoop,
+        self, key: int, slots: int, loop: asyncio.AbstractEventLoop, link: NurseryLink,
         on_frame: Callable[[Member, int, memoryview], None], on_end: Callable[[Member], None],
     ) -> None:  # fmt: skip
         self.key = key
         self.slots = slots
+        self.link = link  #: to the nursery that it comes from
         self.name = f"ChildProcess-{key}"
         self.pid = 0
         self.state: State = "starting"
@@ -46,9 +58,13 @@ class Member:
         #: numbers whose cancellation waits for word on whether they have started
         self.to_cancel: dict[int, Cancel] = {}
         #: numbers on whose account the process is killed, and why
-        self.condemned: dict[int, tuple[Literal["hard_limit", "revoked", "stopped"], str]] = {}
+        self.condemned: dict[int, tuple[Sentence, str]] = {}
         self.heard_at = 0.0  #: monotonic, last sign of life
         self.ready_at: float | None = None
+        #: numbers that have been asked to end, by an exception: until when, and what else they are killed for
+        self.asked: dict[int, Verdict] = {}
+        #: it is told to leave as soon as it has given back what it has not started, and is not replaced on leaving
+        self.is_retiring = False
         #: a recall is under way: nothing may be given until it is answered
         self.recalling = False
         #: it was silent with work waiting behind what it runs; it gets no more than its slots until it answers
@@ -94,6 +110,8 @@ class Member:
         if request is not None and self.limited:
             self.limited.discard(number)
             self.warned.discard(number)
+        if self.asked:
+            self.asked.pop(number, None)
         return request
 
     def recall(self) -> None:
@@ -114,6 +132,15 @@ class Member:
         if self.state in ("starting", "ready"):
             self.state = "leaving"
         self.pipe.send(Kind.LEAVE)
+
+    def retire(self) -> None:
+        """Let it give back what it has not started, finish what it runs, and exit."""
+        self.is_retiring = True
+        if self.state == "ready":
+            self.state = "leaving"  # told so when it has answered
+            self.recall()
+        else:
+            self.tell_to_leave()
 
     def running(self) -> list[Running]:
         """What runs now and is not answered."""

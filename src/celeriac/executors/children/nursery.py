@@ -236,7 +236,8 @@ class Nursery:
     def _spawn(self, name: str, ends: Ends) -> int:
         process = subprocess.Popen(
             [
-                sys.executable, "-c", child.bootstrap(child.__name__), msgspec.json.encode(self._setup).decode(),
+                sys.executable, "-c", child.bootstrap(child.__name__, self._setup.prelude),
+                msgspec.json.encode(self._setup).decode(),
                 msgspec.json.encode(ends).decode(), name, str(os.getpid()),
             ],
             pass_fds=(ends.data, ends.bell, ends.slate),

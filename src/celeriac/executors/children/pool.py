@@ -10,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
-from celeriac.errors import CeleriacError, ImproperlyConfigured, OperationalError
+from celeriac.errors import ImproperlyConfigured, OperationalError
 from celeriac.executors.base import Cancel, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
-from celeriac.executors.children.link import NurseryLink
-from celeriac.executors.children.member import Member, describe_exit
-from celeriac.executors.children.nursery import Born, Gone, Unborn
+from celeriac.executors.children.births import Births
+from celeriac.executors.children.member import Member, Sentence, Verdict
 from celeriac.executors.children.pace import Paces
 from celeriac.executors.children.pipes import Item, Kind
+from celeriac.executors.selection import crew_traits
 from celeriac.wire.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celeriac.executors.children.nursery import Report
     from celeriac.executors.time_limits import Cause
 
 _log = logging.getLogger("celeriac.executors")
@@ -37,12 +36,6 @@ SILENCE = 0.015
 #: seconds between two looks at requests with a limit, at most
 _LONGEST_LOOK = 0.25
 _SHORTEST_LOOK = 0.002
-#: a child that ends this soon after its start without having run anything counts as a failed start
-_EARLY_DEATH = 1.0
-#: seconds between two attempts to start processes, at most
-_LONGEST_PAUSE = 30.0
-#: failed starts in a row after which the executor gives up
-_MAX_FAILED_STARTS = 5
 #: seconds that a stopping executor waits for children to give back what they have not started
 _RECALL_PATIENCE = 1.0
 
@@ -53,26 +46,21 @@ class ChildrenExecutor:
     """
 
     def __init__(self, options: PoolOptions, loader: Loader, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.slots = options.children * options.slots_per_child
+        traits = crew_traits(options.pool)
         self._options = options
-        self._loader = loader
+        self._asks_first = traits.asks_first
         self._monotonic = clock.monotonic
         self._paces = Paces(options.look_ahead)
-        self._members: dict[int, Member] = {}
+        self._births = Births(options, loader, traits.prelude, clock.monotonic, self)
+        self._members = self._births.members
         self._waiting: deque[Request] = deque()
         self._ended: list[Outcome] = []
         self._number = 0
-        self._key = 0
         self._dispatch_is_due = False
         self._watch_timer: asyncio.TimerHandle | None = None
-        self._failed_starts = 0
-        self._failure: CeleriacError | None = None
-        self._restarting: asyncio.Task[None] | None = None
-        self._is_started = False
         self._is_stopping = False
         self._is_stopped = False
         self._stop_at = 0.0
-        self._link: NurseryLink | None = None
         self._loop: asyncio.AbstractEventLoop
 
     # ── the seam ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -81,20 +69,30 @@ class ChildrenExecutor:
         """Returns when every slot can take work. Raises ``ImproperlyConfigured`` when the user's code can't load."""
         self._loop = asyncio.get_running_loop()
         self._has_ended = asyncio.Event()
-        self._changed = asyncio.Event()
         try:
-            self._link = await self._start_nursery()
-            for _ in range(self._options.children):
-                self._start_member()
-            while any(member.state == "starting" for member in self._members.values()) and self._failure is None:
-                await self._next_change()
-            if self._failure is not None:
-                raise self._failure
+            await self._births.start()
         except BaseException:
             self._is_stopping = self._is_stopped = True
             await self._close()
             raise
-        self._is_started = True
+
+    @property
+    def slots(self) -> int:
+        """How many requests can run at one time when every child that is wanted has come."""
+        return self._births.wanted * self._options.slots_per_child
+
+    def resize(self, children: int) -> None:
+        """Have so many processes from now on; what runs in those that go is let end."""
+        if not self._is_stopping:
+            self._births.resize(children)
+
+    def renew(self, reload: bool) -> None:
+        """Replace the processes one by one; ``reload``: by ones that import the user's code anew.
+
+        Raises ``ImproperlyConfigured`` where it cannot be imported by name.
+        """
+        if not self._is_stopping:
+            self._births.renew(reload)
 
     def room(self) -> int:
         ahead = self._paces.typical_ahead()
@@ -116,8 +114,8 @@ class ChildrenExecutor:
         Raises what keeps the pool from going on (the user's code can't load any more).
         """
         while not self._ended:
-            if self._failure is not None and not self._is_stopping:
-                raise self._failure
+            if self._births.failure is not None and not self._is_stopping:
+                raise self._births.failure
             if self._is_stopped:
                 return ()
             self._has_ended.clear()
@@ -156,12 +154,12 @@ class ChildrenExecutor:
         deadline = self._monotonic() + grace
         if self._is_stopping:
             self._stop_at = min(self._stop_at, deadline)
-            self._note_change()
+            self._births.note_change()
             while not self._is_stopped:
-                await self._next_change()
+                await self._births.next_change()
             return ()
-        self._is_stopping = True
-        if not self._is_started:
+        self._is_stopping = self._births.is_stopping = True
+        if not self._births.is_started:
             self._is_stopped = True
             return ()
         self._stop_at = deadline
@@ -177,14 +175,14 @@ class ChildrenExecutor:
             else:
                 member.tell_to_leave()
         end = self._monotonic() + self._options.kill_grace
-        while self._members and self._monotonic() < end and self._link is not None and self._link.is_open:
-            await self._next_change(end - self._monotonic())
+        while self._members and self._monotonic() < end and self._births.link is not None and self._births.link.is_open:
+            await self._births.next_change(end - self._monotonic())
         await self._close()
         unstarted.extend(self._waiting)
         self._waiting.clear()
         self._is_stopped = True
         self._has_ended.set()
-        self._note_change()
+        self._births.note_change()
         return unstarted
 
     # ── giving ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,27 +261,30 @@ class ChildrenExecutor:
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_frame(self, member: Member, kind: int, payload: memoryview) -> None:
+    def on_frame(self, member: Member, kind: int, payload: memoryview) -> None:
         if kind == Kind.OUTCOMES:
             self._take_outcomes(member, pipes.decode_outcomes(payload))
         elif kind == Kind.RECALLED:
             self._take_recalled(member, pipes.decode_numbers(payload))
         elif kind == Kind.READY:
-            self._on_ready(member, pipes.decode_number(payload))
+            self._births.on_ready(member, pipes.decode_number(payload))
         elif kind == Kind.LEAVING:
             _log.info("%s (pid %s) leaves: %s", member.name, member.pid, pipes.decode_text(payload))
             member.tell_to_leave()
         elif kind == Kind.FAILED:
-            self._on_start_failed(member, ImproperlyConfigured(pipes.decode_text(payload)))
+            self._births.on_start_failed(member, ImproperlyConfigured(pipes.decode_text(payload)))
 
     def _take_outcomes(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
         forget, learn, ended = member.forget, self._paces.learn, self._ended
         for number, outcome in batch:
+            asked = member.asked.get(number) if member.asked else None
             request = forget(number)
             if request is None:  # read before, from the slate of a dying child
                 continue
             if not isinstance(outcome, Lost):
                 learn(request.task, outcome.runtime)
+            elif asked is not None:
+                outcome = Lost(outcome.id, outcome.started, asked.cause, asked.detail)
             ended.append(outcome)
         member.heard_at = self._monotonic()
         member.is_stuck = False
@@ -291,12 +292,14 @@ class ChildrenExecutor:
             member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
         self._has_ended.set()
         if self._is_stopping:
-            self._note_change()
+            self._births.note_change()
         if self._waiting:
             self._schedule_dispatch()
 
     def _take_recalled(self, member: Member, numbers: Sequence[int]) -> None:
         member.recalling = False
+        if member.is_retiring:
+            member.tell_to_leave()
         member.heard_at = self._monotonic()
         back: list[Request] = []
         for number in numbers:
@@ -313,7 +316,28 @@ class ChildrenExecutor:
         for number, how in to_cancel.items():
             if number in member.outstanding:
                 self._cancel_given(member, number, how)
-        self._note_change()
+        self._births.note_change()
+        self._schedule_dispatch()
+
+    def on_ready(self) -> None:
+        """A child takes work."""
+        self._schedule_dispatch()
+
+    def on_change(self) -> None:
+        """Perhaps the pool cannot go on, and whoever waits for outcomes must know."""
+        if self._births.failure is not None:
+            self._has_ended.set()
+
+    def on_death(self, member: Member, detail: str) -> None:
+        """Read what the child left, and answer for what it had."""
+        member.pipe.drain()
+        self._take_outcomes(member, member.leftover())
+        lost, unstarted = member.verdicts(detail)
+        self._ended.extend(lost)
+        self._waiting.extendleft(reversed(unstarted))
+        expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
+        telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
+        self._has_ended.set()
         self._schedule_dispatch()
 
     def _answer(self, outcome: Outcome) -> None:
@@ -343,6 +367,9 @@ class ChildrenExecutor:
                 next_look = min(next_look or 1.0, max(SILENCE - silent, SILENCE / 3))
             if member.limited:
                 due = self._enforce_limits(member, now)
+                next_look = due if next_look is None else min(next_look, due)
+            if member.asked:
+                due = self._enforce_hard_ends(member, now)
                 next_look = due if next_look is None else min(next_look, due)
         if next_look is not None:
             self._watch_within(max(next_look, _SHORTEST_LOOK))
@@ -376,9 +403,19 @@ class ChildrenExecutor:
                 left = running.since + request.hard_limit - now
                 if left <= 0:
                     text = f"hard time limit of {request.hard_limit:g} s exceeded"
-                    self._condemn(member, [running.number], "hard_limit", text)
+                    self._end_hard(member, running.number, "hard_limit", text)
                 else:
                     due = min(due, left)
+        return due
+
+    def _enforce_hard_ends(self, member: Member, now: float) -> float:
+        """Kill what was asked to end and has not; seconds until the next look."""
+        due = _LONGEST_LOOK
+        for number, verdict in list(member.asked.items()):
+            if verdict.deadline <= now:
+                self._condemn(member, [number], verdict.cause, verdict.detail)
+            else:
+                due = min(due, verdict.deadline - now)
         return due
 
     # ── ending tasks from outside ────────────────────────────────────────────────────────────────────────────
@@ -386,183 +423,35 @@ class ChildrenExecutor:
     def _cancel_given(self, member: Member, number: int, how: Cancel) -> None:
         if any(running.number == number for running in member.running()):
             if how == "hard":
-                self._condemn(member, [number], "revoked", "terminated on request")
+                self._end_hard(member, number, "revoked", "terminated on request")
             elif how == "soft":
                 member.interrupt(number, "revoked")
         else:  # not started, or finished, or just about to start: its answer to a recall will tell
             member.to_cancel[number] = how
             member.recall()
 
-    def _condemn(
-        self, member: Member, numbers: Sequence[int], cause: Literal["hard_limit", "revoked", "stopped"], detail: str
-    ) -> None:
+    def _end_hard(self, member: Member, number: int, cause: Sentence, detail: str) -> None:
+        """Make it end: by killing its process, which where many share that is done only to what heeds nothing."""
+        if not self._asks_first:
+            self._condemn(member, [number], cause, detail)
+        elif number not in member.asked:
+            grace = self._options.kill_grace
+            member.asked[number] = Verdict(self._monotonic() + grace, cause, detail)
+            member.interrupt(number, cause)
+            self._watch_within(grace)
+
+    def _condemn(self, member: Member, numbers: Sequence[int], cause: Sentence, detail: str) -> None:
         """Kill the child on account of these requests."""
         for number in numbers:
             member.condemned.setdefault(number, (cause, detail))
         if member.state != "doomed":
             member.state = "doomed"
-            if self._link is not None:
-                self._link.kill_child(member.key)
+            self._births.kill(member)
 
     def _interrupt_all(self, cause: Cause) -> None:
         for member in self._members.values():
             for running in member.running():
                 member.interrupt(running.number, cause)
-
-    # ── births and deaths ────────────────────────────────────────────────────────────────────────────────────
-
-    async def _start_nursery(self) -> NurseryLink:
-        link = NurseryLink(self._options, self._loader, self._on_report, self._on_nursery_lost)
-        await link.start()
-        return link
-
-    def _start_member(self) -> None:
-        link = self._link
-        if link is None or not link.is_open:
-            return
-        self._key += 1
-        try:
-            member = Member(self._key, self._options.slots_per_child, self._loop, self._on_frame, self._on_pipe_end)
-        except OSError as error:  # no file descriptors or no memory left
-            self._note_failed_start(OperationalError(f"A child process cannot be started: {error}"))
-            self._start_later()
-            return
-        self._members[member.key] = member
-        link.start_child(member.key, member.name, member.childs_fds())
-        member.close_childs_ends()
-        member.boot_timer = self._loop.call_later(self._options.start_timeout, self._on_start_timeout, member)
-
-    def _on_ready(self, member: Member, pid: int) -> None:
-        member.pid = pid
-        if member.boot_timer is not None:
-            member.boot_timer.cancel()
-        if member.state != "starting":
-            return
-        member.state = "ready"
-        member.heard_at = member.ready_at = self._monotonic()
-        telemetry.emit(telemetry.ChildStarted(pid=member.pid))
-        self._note_change()
-        self._schedule_dispatch()
-
-    def _on_start_timeout(self, member: Member) -> None:
-        if member.state == "starting":
-            text = f"A child process was not ready within {self._options.start_timeout:g} s (worker_proc_alive_timeout)"
-            self._on_start_failed(member, ImproperlyConfigured(text))
-            member.state = "doomed"
-            if self._link is not None:
-                self._link.kill_child(member.key)
-
-    def _on_start_failed(self, member: Member, error: CeleriacError) -> None:
-        member.state = "doomed"
-        self._note_failed_start(error)
-
-    def _note_failed_start(self, error: CeleriacError) -> None:
-        self._failed_starts += 1
-        if not self._is_started or self._failed_starts >= _MAX_FAILED_STARTS:
-            self._failure = error
-            self._has_ended.set()
-        else:
-            _log.error("A child process could not start: %s", error)
-        self._note_change()
-
-    def _on_report(self, report: Report) -> None:
-        if isinstance(report, Gone):
-            member = self._members.get(report.key)
-            if member is not None:
-                self._bury(member, describe_exit(report.status))
-        elif isinstance(report, Born):
-            member = self._members.get(report.key)
-            if member is not None:
-                member.pid = report.pid
-        elif isinstance(report, Unborn):
-            member = self._members.get(report.key)
-            if member is not None:
-                self._on_start_failed(member, OperationalError(f"A child process cannot be started: {report.reason}"))
-                self._bury(member, report.reason)
-
-    def _on_pipe_end(self, member: Member) -> None:
-        """The child has closed its socket. The nursery's word on it follows; without a nursery there is none."""
-        if self._link is None or not self._link.is_open:
-            self._bury(member, "killed, because the process that started it ended")
-        else:  # most likely it has just exited; if a task has closed our socket, it is of no more use
-            self._link.kill_child(member.key)
-
-    def _bury(self, member: Member, detail: str) -> None:
-        """The child is dead: read what it left, answer for what it had, start another."""
-        if self._members.pop(member.key, None) is None:
-            return
-        member.pipe.drain()
-        self._take_outcomes(member, member.leftover())
-        lost, unstarted = member.verdicts(detail)
-        self._ended.extend(lost)
-        self._waiting.extendleft(reversed(unstarted))
-        expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
-        telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
-        if member.state in ("starting", "ready"):
-            self._judge_start(member, detail)
-        member.close()
-        self._has_ended.set()
-        self._note_change()
-        self._schedule_dispatch()
-        if self._is_stopping or self._failure is not None:
-            return
-        if self._failed_starts == 0:
-            self._start_member()
-        else:
-            self._start_later()
-
-    def _judge_start(self, member: Member, detail: str) -> None:
-        """Whether a child that ended unasked had come to work at all."""
-        lived = 0.0 if member.ready_at is None else self._monotonic() - member.ready_at
-        if member.taken or lived >= _EARLY_DEATH:
-            self._failed_starts = 0
-        elif not self._is_stopping:
-            self._on_start_failed(member, OperationalError(f"A child process ended as soon as it started: {detail}"))
-
-    def _start_later(self) -> None:
-        if self._is_started:
-            self._loop.call_later(min(0.5 * 2**self._failed_starts, _LONGEST_PAUSE), self._start_missing)
-
-    def _start_missing(self) -> None:
-        while len(self._members) < self._options.children and not self._is_stopping and self._failure is None:
-            if self._link is None or not self._link.is_open:
-                return
-            self._start_member()
-
-    def _on_nursery_lost(self) -> None:
-        """The nursery died, and its children with it (by the parent-death signal, or by the end of their bell)."""
-        for member in list(self._members.values()):
-            if not member.pipe.is_open or member.state == "starting":
-                self._bury(member, "the process that starts children ended")
-            else:
-                self._loop.call_later(2.0, self._bury, member, "the process that starts children ended")
-        if self._is_started and not self._is_stopping and self._restarting is None:
-            _log.error("The process that starts children ended; starting another")
-            self._restarting = self._loop.create_task(self._restart_nursery())
-
-    async def _restart_nursery(self) -> None:
-        if self._link is not None:
-            await self._link.close()
-        try:
-            self._link = await self._next_nursery()
-        except CeleriacError as error:
-            self._failure = error
-            self._has_ended.set()
-            return
-        finally:
-            self._restarting = None
-        self._failed_starts = 0
-        self._start_missing()
-
-    async def _next_nursery(self) -> NurseryLink:
-        pause = 0.5
-        while True:
-            try:
-                return await self._start_nursery()
-            except OSError as error:  # no processes or no memory left: that may pass
-                _log.error("The process that starts children cannot be started (%s); again in %g s", error, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -576,33 +465,16 @@ class ChildrenExecutor:
                 member.recall()
         end = self._monotonic() + _RECALL_PATIENCE
         while any(member.recalling for member in self._members.values()) and self._monotonic() < end:
-            await self._next_change(end - self._monotonic())
+            await self._births.next_change(end - self._monotonic())
         unstarted = list(self._waiting)
         self._waiting.clear()
         return unstarted
 
     async def _until_idle(self, deadline: Callable[[], float]) -> None:
         while self._is_busy() and (left := deadline() - self._monotonic()) > 0:
-            await self._next_change(left)
-
-    def _note_change(self) -> None:
-        self._changed.set()
-
-    async def _next_change(self, timeout: float | None = None) -> None:
-        """Until something has changed that :meth:`start` or :meth:`stop` may wait for, or the time is over."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+            await self._births.next_change(left)
 
     async def _close(self) -> None:
         if self._watch_timer is not None:
             self._watch_timer.cancel()
-        if self._restarting is not None:
-            self._restarting.cancel()
-        if self._link is not None:
-            await self._link.close()
-        for member in list(self._members.values()):
-            self._bury(member, "the worker stopped")
+        await self._births.close()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from celeriac.executors.base import Failed, Loader, Lost, Succeeded
 from celeriac.testing.conformance.executor import (
@@ -40,6 +40,9 @@ async def until_dead(pid: int) -> None:
 
 class ChildrenSuite(ExecutorSuite):
     """For pools whose tasks run in processes that can be killed."""
+
+    #: a task that a hard end costs its process
+    starts_process: ClassVar[str] = "start_process"
 
     # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,7 +209,7 @@ class ChildrenSuite(ExecutorSuite):
     def test_a_hard_end_reaches_processes_that_the_task_started(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             async with self.running() as executor:
-                executor.submit([request_for("start_process", str(tmp_path / "p"), id="p")])
+                executor.submit([request_for(self.starts_process, str(tmp_path / "p"), id="p")])
                 await appearance(tmp_path / "p")
                 assert executor.cancel("p", "hard")
                 await gather(executor, 1)

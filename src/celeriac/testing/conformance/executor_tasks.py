@@ -267,6 +267,45 @@ def defy(path: str) -> str:
             mark(path + ".defied")
 
 
+def doze(seconds: float) -> int:
+    """Waits as a well-behaved task does; the process it did so in."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def compute(path: str, seconds: float) -> str:
+    """Lets nobody else run."""
+    mark(path)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+    return "computed"
+
+
+def patched() -> list[bool]:
+    """Whether the standard library was patched when this module was imported, and is."""
+    return [_SLEEP_AT_IMPORT is not _plain_sleep(), time.sleep is not _plain_sleep()]
+
+
+async def use_thread() -> int:
+    return await asyncio.to_thread(add, 1, 2)
+
+
+def run_a_loop() -> int:
+    """A task that is no coroutine may run one."""
+    return asyncio.run(add_async(3, 4))
+
+
+def _plain_sleep() -> Any:
+    import sys
+
+    plain: Any = sys.modules["celeriac.executors.children.natives"].sleep
+    return plain
+
+
+_SLEEP_AT_IMPORT = time.sleep
+
+
 def start_process(path: str) -> None:
     """Start a process that outlives the task, note its pid, and go on."""
     import subprocess
@@ -275,6 +314,15 @@ def start_process(path: str) -> None:
     Path(path + ".part").write_text(str(process.pid), encoding="ascii")
     os.rename(path + ".part", path)
     block(path + ".blocked")
+
+
+def start_process_and_defy(path: str) -> None:
+    """The same, and it heeds nothing."""
+    while True:
+        try:
+            start_process(path)
+        except (SoftTimeLimitExceeded, Terminated):
+            mark(path + ".defied")
 
 
 def send_later() -> None:
@@ -288,5 +336,6 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     add, add_async, noop, where, big, show_request, fail, fail_async, fail_as_expected,
     return_what_cannot_be_stored, ask_for_retry, ignore_me, reject_me, leave_process, exit_at_once, exit_if,
     kill_myself, segfault, close_every_file, mark, block, block_async, clean_up, clean_up_async,
-    clean_up_slowly, defy, start_process, send_later,
+    clean_up_slowly, defy, doze, compute, patched, use_thread, run_a_loop, start_process,
+    start_process_and_defy, send_later,
 )  # fmt: skip

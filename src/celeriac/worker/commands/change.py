@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from celeriac.errors import OperationalError
-from celeriac.executors.base import Resizable
+from celeriac.executors.base import Renewable, Resizable
 from celeriac.ids import is_safe_id
 from celeriac.rules.admission import is_stamped
 from celeriac.rules.claim import LOST, RUNNING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker")
 
 _MOST_IDS = 10_000
+_MOST_TASKS = 100_000
 _QUEUE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
 #: seconds that changing the queues may take
 _PATIENCE = 10.0
@@ -259,26 +260,41 @@ def _resize(state: WorkerState, by: int, done: str) -> Reply:
         raise ValueError("n is a whole number from 1 to 1000")
     executor = state.executor
     if not isinstance(executor, Resizable):
-        return nok(f"pool {state.plan.pool!r} cannot change its size in this release of celeriac")
+        return nok(f"pool {state.plan.pool!r} cannot change its size")
     now = executor.slots // state.plan.slots_per_child
     if now + by < 1:
         raise ValueError(f"the pool has {now} processes; it cannot shrink by {-by}")
-    executor.resize(now + by)
+    if state.autoscaler is not None:
+        state.autoscaler.change(by)
+    else:
+        executor.resize(now + by)
     return ok(done)
 
 
 @command("control", args=(("max", int), ("min", int)), signature="[max [min]]")
-def autoscale(state: WorkerState, **_: Any) -> Reply:
+def autoscale(state: WorkerState, max: int | None = None, min: int | None = None, **_: Any) -> Reply:  # noqa: A002
     """Set the limits between which the pool sizes itself."""
-    raise ValueError("Autoscale not enabled")
+    if state.autoscaler is None:
+        raise ValueError("Autoscale not enabled")
+    for limit in (max, min):
+        if limit is not None and (type(limit) is not int or not 0 <= limit <= _MOST_TASKS):
+            raise ValueError(f"max and min are whole numbers up to {_MOST_TASKS}")
+    most, least = state.autoscaler.update(max, min)
+    return ok(f"autoscale now max={most} min={least}")
 
 
 @command("control", variadic="modules", signature="[<module1> [... [<moduleN>]]]")
-def pool_restart(state: WorkerState, **_: Any) -> Reply:
-    """Replace the pool's processes."""
+def pool_restart(
+    state: WorkerState, modules: Any = None, reload: bool = False, reloader: Any = None, **_: Any
+) -> Reply:
+    """Replace the pool's processes, one by one; with ``reload`` or modules, by ones that import all code anew."""
     if not state.settings.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
-    return nok("the pool cannot be restarted in this release of celeriac; restart the worker")
+    if not isinstance(state.executor, Renewable):
+        return nok(f"pool {state.plan.pool!r} has no processes that could be replaced")
+    state.executor.renew(bool(reload or modules))
+    logger.warning("the pool's processes are replaced, as told by remote control")
+    return ok("reload started")
 
 
 # ── the worker itself ────────────────────────────────────────────────────────────────────────────────────────

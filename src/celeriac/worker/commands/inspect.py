@@ -92,7 +92,8 @@ def _plain(value: Any) -> Any:
 @command("inspect")
 def stats(state: WorkerState, **_: Any) -> dict[str, Any]:
     """Show counts, pool, broker and resources."""
-    return {
+    sized = {} if state.autoscaler is None else {"autoscaler": state.autoscaler.info()}
+    return sized | {
         "total": dict(state.claims.totals),
         "pid": os.getpid(),
         "clock": str(state.lamport.value),

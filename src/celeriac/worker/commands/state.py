@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from celeriac.transports.base import QueueSpec, Transport
     from celeriac.worker.admit import Admission
     from celeriac.worker.announcer import Announcer
+    from celeriac.worker.autoscale import Autoscaler
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.events import Events
     from celeriac.worker.options import Plan
@@ -54,6 +55,7 @@ class WorkerState(msgspec.Struct, kw_only=True, gc=True):
     started_at: float  #: monotonic
     find_queue: Callable[[str], QueueSpec]
     stop: Callable[[], None] = lambda: None
+    autoscaler: Autoscaler | None = None  #: None: the pool keeps its size
     counts: Counts = msgspec.field(default_factory=Counts)
 
     @property
