@@ -15,6 +15,7 @@ from struct import error as struct_error
 from typing import Any, cast
 
 from celeriac.amqp.errors import Malformed, Unencodable
+from celeriac.amqp.shapes import Shapes
 
 DEPTH_LIMIT = 8
 KEYS_LIMIT = 256
@@ -44,6 +45,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _LAST_SECOND = 253402300799  # of the year 9999, the last that datetime knows
 
+_shapes = Shapes()
+
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,9 +56,26 @@ def decode_table(data: bytes) -> dict[str, Any]:
     if len(data) > TABLE_LIMIT_BYTES:
         raise Malformed(f"A table of {len(data)} bytes is over the limit of {TABLE_LIMIT_BYTES}.")
     try:
-        return _table(data, data.decode("latin-1"))
+        text = data.decode("latin-1")
+        found = _shapes.read(data, text)
+        if found is None:
+            found = _table(data, text)
+            _shapes.learn(data, found, lambda: _ends(data, text))
+        return found
     except (IndexError, struct_error):
         raise Malformed("A table ends in the middle of a value.") from None
+
+
+def _ends(data: bytes, text: str) -> list[int]:
+    """Where each entry of a sound table ends."""
+    found: list[int] = []
+    at = 0
+    while at < len(data):
+        at += data[at] + 1
+        kind = data[at]
+        at = at + 5 + _UINT32(data, at + 1)[0] if kind in _CONTAINERS else _scalar(data, text, kind, at + 1)[1]
+        found.append(at)
+    return found
 
 
 def _table(data: bytes, text: str) -> dict[str, Any]:

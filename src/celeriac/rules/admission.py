@@ -95,14 +95,17 @@ def decide(
     policy: AdmissionPolicy = DEFAULT_POLICY,
     revoked: Collection[str] = (),
     stamps: Mapping[str, Container[str]] = NO_STAMPS,
+    *,
+    identified: bool = False,
 ) -> Decision:
     """What to do with the message of these headers.
 
     ``attempt``: how often it was started before; None where the broker does not count. ``now``: seconds since the
     epoch. ``revoked``: ids, ``stamps``: values of stamped headers whose tasks nobody wants any more.
+    ``identified``: name and id have passed ``task_message.check_identity`` already.
     """
     name = headers.get("task")
-    if type(name) is not str or name not in tasks or not is_safe_id(headers.get("id")):
+    if type(name) is not str or name not in tasks or not (identified or is_safe_id(headers.get("id"))):
         return _refuse(headers)
     may_run: Run | Isolate = RUN
     if attempt is not None and attempt >= policy.crash_budget:

@@ -86,7 +86,9 @@ class Admission:
                     continue
                 envelope = normalize(envelope, limits)
                 headers = envelope.headers
-                decision = decide(headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps)
+                decision = decide(
+                    headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps, identified=True
+                )
                 if decision is not RUN:
                     self._divert(delivery, envelope, decision)
                     continue

@@ -205,6 +205,8 @@ class Endings:
             return
         held = self._claims.held
         for outcome in outcomes:
+            if type(outcome) is Succeeded and not successes:
+                continue  # most of them, and by default only failures are listened for
             claim = held.get(outcome.id)
             if claim is not None and claim.request.failure is None:  # those are told of already
                 event = _event_of(outcome, claim.request.task)

@@ -98,7 +98,7 @@ class Intake:
 
     def _least(self) -> int:
         """At a high pace, a fetch for few messages costs more than it brings."""
-        return min(64, int(self._settle.pace * _AHEAD) // 4)
+        return min(128, int(self._settle.pace * _AHEAD) // 4)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         self.last_delivery = self._clock.monotonic()

@@ -44,6 +44,12 @@ logger = logging.getLogger("celeriac.worker")
 _PACE_WINDOW = 0.25
 #: attempts at one settlement under one consumer before that is built anew
 _PATIENCE = 3
+#: seconds that outcomes wait for company in a crowd: one write costs as much as twenty outcomes in it
+_GATHER = 0.003
+#: so many outcomes must be likely within that time for it to be worth while, and so many are company enough
+_WORTH, _COMPANY = 16, 192
+#: tasks still held here and not ended that make a crowd. Fewer: their callers may be waiting for these very outcomes
+_CROWD = 64
 
 
 class Settle:
@@ -124,6 +130,8 @@ class Settle:
         while True:
             if self._under_way is None:
                 await self._wake.wait()
+                if self._is_crowded():
+                    await self._clock.sleep(_GATHER)
                 self._wake.clear()
                 self._under_way = self._take()
             if self._under_way is not None:
@@ -136,6 +144,10 @@ class Settle:
                 self._wake.set()
             else:
                 self._empty.set()
+
+    def _is_crowded(self) -> bool:
+        waiting = len(self._finished)
+        return waiting < _COMPANY and self.pace * _GATHER >= _WORTH and len(self._claims.held) - waiting >= _CROWD
 
     def _take(self) -> _Batch | None:
         limit = self._plan.batch
