@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from celeriac.testing.conformance.executor_tasks import PATIENCE, TARGET, SuiteR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 SUITE = Loader(TARGET, "suite")
 POOLS = [
@@ -195,6 +196,15 @@ def test_code_that_does_not_load_any_more_leaves_the_pool_as_it_is(
 
 
 def test_an_app_without_a_name_cannot_be_loaded_anew() -> None:
+    """In a process of its own: without a name children can only be forked, and only where no thread runs."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_size as t; t.without_a_name()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE + 20)
+    assert done.returncode == 0, done.stderr
+
+
+def without_a_name() -> None:
     async def scenario() -> None:
         async with running(Loader("", "", SuiteRegistry), children=1) as executor:
             with pytest.raises(ImproperlyConfigured, match="no importable name"):
