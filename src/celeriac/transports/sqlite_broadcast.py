@@ -62,9 +62,11 @@ class SqliteBroadcast:
         return outgoing.route.exchange, data
 
     def subscribe(self, queue: QueueSpec, keys: Sequence[str] = ()) -> Subscription:
+        # before the bell hangs: whoever sees it, and sends, is heard
+        seen = messages.last_cast(self._link)
         bell = self._bells().bell(doorbell.broadcasts(queue.exchange))
         try:
-            return _Subscription(self._link, bell, queue, keys, self._clock)
+            return _Subscription(self._link, bell, seen, queue, keys, self._clock)
         except BaseException:
             bell.close()
             raise
@@ -78,7 +80,7 @@ class SqliteBroadcast:
 
 class _Subscription:
     def __init__(
-        self, link: Link, bell: doorbell.Bell, queue: QueueSpec, keys: Sequence[str], clock: Clock
+        self, link: Link, bell: doorbell.Bell, seen: int, queue: QueueSpec, keys: Sequence[str], clock: Clock
     ) -> None:  # fmt: skip
         self._link = link
         self._bell = bell
@@ -86,7 +88,7 @@ class _Subscription:
         self._bindings = bindings_of(queue, keys)
         self._max_age_ms = None if queue.message_ttl is None else milliseconds(queue.message_ttl)
         self._clock = clock
-        self._seen = messages.last_cast(link)
+        self._seen = seen
         self._pending: deque[Heard] = deque()
         self._interrupted = threading.Event()
         self._closed = False
