@@ -171,10 +171,10 @@ def test_as_many_keys_as_are_allowed() -> None:
 def test_many_small_containers_take_no_time() -> None:
     """64 KiB of empty tables in arrays: work is proportional to bytes."""
     data = b"A\x00\x00\x00\x00" * 13000
-    started = time.perf_counter()
+    started = time.process_time()
     found = decode_table(b"\x01kA" + struct.pack(">I", len(data)) + data)
     assert len(found["k"]) == 13000
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 5.0  # 20 ms; were it quadratic, minutes
 
 
 @settings(max_examples=500, deadline=None)
