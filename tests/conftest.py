@@ -20,15 +20,25 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A private Redis for the whole run; take a database or a key prefix of your own."""
+def _redis() -> Iterator[RedisServer]:
     try:
         server = RedisServer()
     except ServerMissing as error:
         pytest.skip(str(error))
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis for the whole run; take a database or a key prefix of your own."""
+    yield from _redis()
+
+
+@pytest.fixture(scope="module")
+def private_redis() -> Iterator[RedisServer]:
+    """A Redis of the module's own, for tests that empty, configure or kill it."""
+    yield from _redis()
 
 
 @pytest.fixture(scope="session")

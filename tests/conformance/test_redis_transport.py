@@ -13,12 +13,10 @@ from celeriac.redis.address import address_of
 from celeriac.redis.connect import open_link
 from celeriac.redis.records import Records
 from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 from celeriac.transports.redis.transport import RedisTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from celeriac.wire.result_record import ResultRecord
 
 
@@ -36,13 +34,8 @@ class ShortLeases(Numbers):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 def redis_driver(url: str, settings: Any, **options: Any) -> TransportDriver:

@@ -13,7 +13,7 @@ import redis
 
 from celeriac import Celeriac, states
 from celeriac.errors import TaskRevokedError
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 from celeriac.wire.serializers import loads
 
 if TYPE_CHECKING:
@@ -34,13 +34,8 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from celeriac.redis.address import address_of
 from celeriac.redis.connect import Link, open_link
 from celeriac.redis.errors import VENDOR_ERRORS
 from celeriac.testing.proxy import CutAt, FaultProxy
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.system.conftest import House
 
@@ -34,13 +34,8 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 def connect(server: RedisServer) -> Link:

@@ -14,7 +14,7 @@ import redis
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.results.redis import RedisStore
 from celeriac.settings import Settings
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +24,8 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from celeriac.errors import BackendStoreError, ResultTooLarge
 from celeriac.results.redis import RedisStore
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import record
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 from celeriac.wire.result_record import ResultRecord, encode_record
 from celeriac.wire.stored_status import packed, stored_status
 
@@ -26,13 +26,8 @@ SERIALIZERS = ["json", "pickle", "msgpack", "yaml"]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 @pytest.fixture

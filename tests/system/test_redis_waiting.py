@@ -18,7 +18,7 @@ from celeriac.redis.watching import WINDOW
 from celeriac.results.redis import RedisStore
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import record
-from celeriac.testing.servers import RedisServer, ServerMissing, until
+from celeriac.testing.servers import RedisServer, until
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
@@ -31,13 +31,8 @@ THREADS = 8
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 @pytest.fixture

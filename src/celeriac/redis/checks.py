@@ -5,13 +5,13 @@ A server that evicts keys loses messages by design, so it is refused as a broker
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from celeriac.redis.connect import open_link
 from celeriac.redis.errors import ReplyError
 from celeriac.settings.check import Finding
+from celeriac.transports.url import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def _of_persistence(facts: Facts, setting: str, where: str, use: Use) -> Iterato
 
 def _of_the_way(address: Address, setting: str, where: str) -> Iterator[Finding]:
     for endpoint in address.endpoints:
-        if endpoint.path is not None or _is_loopback(endpoint.host):
+        if endpoint.path is not None or is_loopback(endpoint.host):
             continue
         login = endpoint.login
         if login.password is None and login.provider is None and not (login.security or {}).get("ssl_certfile"):
@@ -180,13 +180,6 @@ def _of_the_way(address: Address, setting: str, where: str) -> Iterator[Finding]
         elif login.security["ssl_cert_reqs"] == "none":
             yield Finding("warning", setting, f"{where}: nobody looks at its certificate (ssl_cert_reqs=none).")
         return  # what holds for one of a list holds for all
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ what it has declared itself; dead letters and quarantine are queues of their own
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from celeriac.transports.base import (
     Taken,
 )
 from celeriac.transports.bindings import Binding, destinations
+from celeriac.transports.epitaph import epitaph
 from celeriac.transports.threads import ThreadedConsumer
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope, encode_envelope
@@ -236,11 +236,9 @@ class BoxConsumer:
         return lost
 
     def _epitaph(self, receipt: BoxReceipt, verdict: Bury) -> bytes:
-        return msgspec.json.encode(
-            {
-                "reason": verdict.reason, "queue": receipt.queue, "worker": verdict.worker,
-                "buried_at": self._clock.time(), "payload": base64.b64encode(receipt.payload).decode(),
-            }
+        return epitaph(
+            reason=verdict.reason, queue=receipt.queue, worker=verdict.worker, buried_at=self._clock.time(),
+            payload=receipt.payload,
         )  # fmt: skip
 
     def renew(self, receipts: Sequence[BoxReceipt]) -> Sequence[BoxReceipt]:

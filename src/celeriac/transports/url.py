@@ -104,7 +104,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return host == "localhost"
 
 
 def parse_many(text: str | list[str] | tuple[str, ...]) -> list[BrokerUrl]:

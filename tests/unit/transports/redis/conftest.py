@@ -14,7 +14,7 @@ from celeriac.errors import OperationalError
 from celeriac.redis.address import address_of
 from celeriac.redis.connect import Link, open_link
 from celeriac.testing.conformance.transport import numbered
-from celeriac.testing.servers import RedisServer, ServerMissing
+from celeriac.testing.servers import RedisServer
 from celeriac.transports.base import Delivery, Outgoing, QueueSpec
 from celeriac.transports.redis.consumer import RedisConsumer
 from celeriac.transports.redis.transport import RedisTransport
@@ -85,13 +85,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
+def server(private_redis: RedisServer) -> RedisServer:
+    return private_redis
 
 
 @pytest.fixture
