@@ -63,12 +63,16 @@ def test_a_newcomer_is_told_what_is_revoked(
     here = place(broker)
     first = here.worker(veteran, "--mingle")
     here.ask(veteran, "revoke", ids=["doomed"])
-    here.run(veteran, call("mark"))
-    for _ in range(5):
+    node = f"{veteran}1@party"
+    # a command and a task take different ways: wait until this one has arrived
+    here.until(lambda: here.ask(veteran, "inspect", what="revoked", within=5.0, node=node) == {node: ["doomed"]})
+    for _ in range(10):
         second = here.worker(newcomer, "--mingle")
         if "mingle: all alone" not in second.log:
             break
         second.kill()  # it waits a second for answers, which a machine at work may not keep
+    else:
+        pytest.fail(f"nobody answered it in time:\n{second.log}")
     first.kill()
     # the state says little: Celery stores REVOKED when it is told to revoke
     here.send(veteran, call("mark", task_id="doomed"))

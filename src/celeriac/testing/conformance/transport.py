@@ -257,8 +257,9 @@ class TransportSuite:
         async def scenario() -> None:
             async with consuming(queue) as consumer:
                 publish(*numbered(queue, range(10)))
-                assert len(await consumer.receive(3, 1)) == 3
-                assert len(await consumer.receive(1, 1)) == 1
+                # fewer are allowed: a broker delivers as it pleases
+                assert 1 <= len(await consumer.receive(3, DEADLINE)) <= 3
+                assert len(await consumer.receive(1, DEADLINE)) == 1
 
         run(scenario())
 
