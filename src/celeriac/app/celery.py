@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from celeriac.client.remote import Channel, Remote
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
+    from celeriac.limiters.base import Limiter
     from celeriac.results.base import Replies, ResultStore
     from celeriac.rules.routing import Router
     from celeriac.settings import Settings
@@ -283,6 +284,12 @@ class Celeriac:
 
         return cast("tuple[ResultStore | None]", self._connection("store", make))[0]
 
+    def open_limiter(self) -> Limiter:
+        """What counts for limits of the whole cluster. Raises ``ImproperlyConfigured`` where nothing can."""
+        from celeriac.app.wiring import open_limiter, reading_url
+
+        return open_limiter(self.settings, reading_url(self.settings, self.name))
+
     @property
     def replies(self) -> Replies | None:
         """The result store, if results are sent to the process that asked for them (``rpc://``)."""
@@ -447,6 +454,8 @@ class Celeriac:
             setattr(made, name, value)
         made.attach(self)
         add_autoretry(made, options)
+        if made.limits:
+            made.bound_limits()
         self.add_task(made)
         return made
 

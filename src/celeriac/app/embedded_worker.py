@@ -37,7 +37,7 @@ def worker_of(app: Celeriac, options: Mapping[str, Any]) -> Any:
     return build_worker(
         WorkerOptions(hostname=hostname, queues=queues, app_name=app.name, **given), app.settings, registry.tasks,
         loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue,
+        find_queue=app.router.queue, open_limiter=app.open_limiter,
     )  # fmt: skip
 
 

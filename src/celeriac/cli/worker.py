@@ -209,5 +209,5 @@ def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
     tasks = app.worker_registry().tasks
     return build_worker(
         options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue,
+        find_queue=app.router.queue, open_limiter=app.open_limiter,
     ).run()  # fmt: skip

@@ -1,0 +1,130 @@
+"""Where limited messages wait for their turn: some here, in line by key, the rest at the broker until they have a chance.
+
+No I/O: the time is an argument. A line knows from its last refusal when it is worth while to ask again, and from what
+has started so far how long those behind will have to wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from celeriac.rules.counting import Need
+    from celeriac.worker.claims import Claim
+
+#: seconds; what will probably start sooner waits here, so that a turn is used as soon as it comes
+SOON = 5.0
+#: seconds; nobody waits here for longer, whatever was expected
+PATIENCE = 30.0
+#: messages that wait here for one key, and for all
+LINE, LINES = 200, 1000
+#: seconds between two questions for a permit: the first after a refusal, and the longest
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+#: seconds; who is far behind comes back after half of what is expected, so that a limit that is lifted is felt, and
+#: what was expected can be wrong
+_NEAR, _FAR = 60.0, 600.0
+#: seconds that messages come back ahead of their expected start
+_LEAD = 1.0
+#: seconds that a permit is held, at least, as long as nobody knows better
+_SHORT = 0.05
+#: messages of one key that are remembered to be away
+_MOST_AWAY = 10_000
+
+
+class Applicant(msgspec.Struct, gc=False, eq=False):
+    """A message that needs something to start."""
+
+    claim: Claim
+    needs: tuple[Need, ...]
+    holder: str
+    #: monotonic; when it was first refused since it came here
+    since: float | None = None
+    #: the line it waits in, or comes from
+    line: Line | None = None
+
+
+class Line:
+    """Those who wait for one key."""
+
+    def __init__(self, need: Need, now: float) -> None:
+        self.need = need
+        self.waiting: deque[Applicant] = deque()
+        self.next_at = now  #: when to ask again
+        self.refused_at = now  #: since when it has been full
+        self.used_at = now
+        self.sent_back = 0
+        self.told_at: float | None = None
+        self.untold = 0
+        self._pause = 0.0
+        self._hold: float | None = None
+        self._away: list[float] = []
+
+    def refused(self, need: Need, wait: float, now: float) -> None:
+        """The store has said no."""
+        self.need = need
+        if need.most:
+            self._pause = min(_LONGEST_PAUSE, self._pause * 1.5) if self._pause else _FIRST_PAUSE
+            wait = self._pause
+        self.next_at = now + max(wait, 0.001)
+        self.used_at = now
+
+    def granted(self, now: float) -> None:
+        """The store has said yes."""
+        self._pause = 0.0
+        self.refused_at = self.used_at = now
+
+    def freed(self, held_for: float, now: float) -> None:
+        """A permit has been given back here: whoever is next may have it at once."""
+        # short ones are believed at once: too long an absence leaves permits unused
+        self._hold = held_for if self._hold is None else min(held_for, 0.8 * self._hold + 0.2 * held_for)
+        self.next_at = now
+        self._pause = 0.0
+
+    def portion(self, room: int) -> int:
+        """How many to ask for at a time: as many as may have a chance, and where turns come singly one more, whose
+        refusal tells when to ask again."""
+        return max(1, min(room, self.need.most) if self.need.most else min(room, self.need.burst) + 1)
+
+    def is_closed(self, now: float) -> bool:
+        """Whether a newcomer need not ask: others are before it, or the last answer was no a moment ago."""
+        return bool(self.waiting) or now < self.next_at
+
+    def expected(self, now: float) -> float:
+        """Seconds until a newcomer would start."""
+        away = self._away
+        while away and away[0] <= now:
+            heappop(away)
+        return max(0.0, self.next_at - now) + (len(self.waiting) + len(away)) * self._spacing(now)
+
+    def _spacing(self, now: float) -> float:
+        """Seconds between two starts."""
+        if not self.need.most:
+            return self.need.interval
+        # as long as nobody knows, those who hold them now have had them for so long, at least
+        hold = _SHORT + now - self.refused_at if self._hold is None else self._hold
+        return max(0.001, hold) / self.need.most
+
+    def has_room(self, expected: float) -> bool:
+        count = len(self.waiting)
+        return count < LINE and (expected <= SOON or count < max(1, self.need.most))
+
+    def absence(self, expected: float, least: float, now: float, random: Random) -> float:
+        """Seconds that one more message should be away."""
+        most = min(_FAR, max(_NEAR, expected / 2))
+        away = max(least, expected - _LEAD)
+        if away > most:
+            away = most * random.uniform(0.5, 1.0)
+        if len(self._away) < _MOST_AWAY:
+            heappush(self._away, now + away)
+        self.sent_back += 1
+        self.used_at = now
+        return away
+
+    def count_away(self) -> int:
+        return len(self._away)
