@@ -60,7 +60,7 @@ def advance(client: redis.Redis, prefix: str, seconds: float) -> None:
         if left <= 0:
             client.delete(key)
         elif client.type(key) == b"zset":
-            for holder in client.zrange(key, 0, -1):
+            for holder in filter(None, client.zrange(key, 0, -1)):
                 client.zincrby(key, -seconds * 1e6, holder)
             client.pexpire(key, left)
         else:

@@ -15,3 +15,11 @@ CREATE TABLE permit (
   PRIMARY KEY (key, holder)
 ) WITHOUT ROWID;
 CREATE INDEX permit_by_time ON permit (until);
+
+-- How many permits of a counter were ever given out.
+CREATE TABLE served (
+  key    TEXT PRIMARY KEY,
+  number INTEGER NOT NULL,
+  until  REAL NOT NULL  -- when nobody will ask any more
+) WITHOUT ROWID;
+CREATE INDEX served_by_time ON served (until);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from celeriac.rules.counting import Answer, Demand, Lease, Permit, Permits, decide
+from celeriac.rules.counting import Answer, Demand, Lease, Permit, Tables, decide
 from celeriac.transports.url import BrokerUrl
 
 if TYPE_CHECKING:
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 _TIDY = 256
 
 
-class _Tables:
+class _Counters:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.rates: dict[str, float] = {}
-        self.permits: Permits = {}
+        self.tables = Tables()
         self.calls = 0
 
     def tidy(self, now: float) -> None:
@@ -29,16 +28,18 @@ class _Tables:
         self.calls += 1
         if self.calls % _TIDY:
             return
-        for key in [key for key, tat in self.rates.items() if tat <= now]:
-            del self.rates[key]
-        for key, held in list(self.permits.items()):
+        tables = self.tables
+        for key in [key for key, tat in tables.rates.items() if tat <= now]:
+            del tables.rates[key]
+        for key, held in list(tables.permits.items()):
             for holder in [holder for holder, lease in held.items() if not lease.is_good(now)]:
                 del held[holder]
             if not held:
-                del self.permits[key]
+                del tables.permits[key]
+                tables.served.pop(key, None)
 
 
-_tables: dict[str, _Tables] = {}
+_counters: dict[str, _Counters] = {}
 
 
 class MemoryLimiter:
@@ -46,21 +47,21 @@ class MemoryLimiter:
 
     def __init__(self, url: str, settings: object, clock: Clock, origin: str = "task_limit_store") -> None:
         parsed = BrokerUrl.parse(url.removeprefix("cache+"))
-        self._tables = _tables.setdefault(f"{parsed.host or ''}/{parsed.path}", _Tables())
+        self._counters = _counters.setdefault(f"{parsed.host or ''}/{parsed.path}", _Counters())
         self._clock = clock
 
     def take(self, demands: Sequence[Demand], quota: int, lease: float) -> Sequence[Answer]:
-        tables, now = self._tables, self._clock.monotonic()
-        with tables.lock:
-            tables.tidy(now)
-            return decide(demands, quota, now, lease, tables.rates, tables.permits)
+        counters, now = self._counters, self._clock.monotonic()
+        with counters.lock:
+            counters.tidy(now)
+            return decide(demands, quota, now, lease, counters.tables)
 
     def renew(self, permits: Sequence[Permit], lease: float) -> Sequence[Permit]:
-        tables, now = self._tables, self._clock.monotonic()
+        counters, now = self._counters, self._clock.monotonic()
         lapsed = []
-        with tables.lock:
+        with counters.lock:
             for permit in permits:
-                held = tables.permits.setdefault(permit.key, {})
+                held = counters.tables.permits.setdefault(permit.key, {})
                 found = held.get(permit.holder)
                 if found is None or not found.is_good(now):
                     lapsed.append(permit)
@@ -68,9 +69,9 @@ class MemoryLimiter:
         return lapsed
 
     def release(self, permits: Sequence[Permit]) -> None:
-        with self._tables.lock:
+        with self._counters.lock:
             for permit in permits:
-                self._tables.permits.get(permit.key, {}).pop(permit.holder, None)
+                self._counters.tables.permits.get(permit.key, {}).pop(permit.holder, None)
 
     def close(self) -> None:
         """The counters stay."""

@@ -70,7 +70,10 @@ class RedisLimiter:
                 for need in demand.needs:
                     arguments += (numbers[need.key], repr(need.interval * 1e6), need.burst, need.most)
             found = self._run(_TAKE, numbers, arguments)
-            told = [_answer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+            told = [
+                _answer(demand, need, number)
+                for demand, need, number in zip(part, found[::2], found[1::2], strict=True)
+            ]
             quota -= sum(answer is GRANTED for answer in told)
             answers += told
         return answers
@@ -125,7 +128,9 @@ def _microseconds(seconds: float) -> int:
     return max(1, round(seconds * 1e6))
 
 
-def _answer(need: int, wait: int) -> Answer:
+def _answer(demand: Demand, need: int, number: int) -> Answer:
     if need == 0:
         return GRANTED
-    return UNASKED if need < 0 else Refused(need - 1, wait / 1e6)
+    if need < 0:
+        return UNASKED
+    return Refused(need - 1, 0.0, number) if demand.needs[need - 1].most else Refused(need - 1, number / 1e6)

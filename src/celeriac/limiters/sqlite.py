@@ -6,11 +6,11 @@ waits for the disk. The clock is the machine's monotonic one, which all its proc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celeriac.embedded.file import LIMITS, EmbeddedFile
 from celeriac.embedded.location import location_of
-from celeriac.rules.counting import Answer, Demand, Lease, Permit, Permits, decide
+from celeriac.rules.counting import Answer, Demand, Lease, Permit, Tables, decide
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: calls between two looks for what has run out, and rows that one look removes
 _TIDY, _BITE = 500, 200
+#: seconds that the number of permits given out is remembered
+_REMEMBERED = 3600.0
 #: values that one statement takes (SQLite's own bound is 999 in old versions)
 _VALUES = 500
 
@@ -42,15 +44,21 @@ class SqliteLimiter:
             now = self._clock.monotonic()  # under the lock, so that it never goes back from one taker to the next
             if is_tidying:
                 _tidy(connection, now)
-            needs = [need for demand in demands for need in demand.needs]
-            rates = _rates(connection, {need.key for need in needs if not need.most})
-            permits = _permits(connection, {need.key for need in needs if need.most}, now)
-            before = dict(rates)
-            answers = decide(demands, quota, now, lease, rates, permits)
-            _write_rates(connection, {key: tat for key, tat in rates.items() if before.get(key) != tat})
+            tables = _read(connection, demands, now)
+            rates, served = dict(tables.rates), dict(tables.served)
+            answers = decide(demands, quota, now, lease, tables)
+            _write_rates(connection, {key: tat for key, tat in tables.rates.items() if rates.get(key) != tat})
+            _write_served(
+                connection, {key: number for key, number in tables.served.items() if served.get(key) != number}, now
+            )
             _write_permits(
                 connection,
-                [(key, holder, one) for key, held in permits.items() for holder, one in held.items() if one.since == now],
+                [
+                    (key, holder, one)
+                    for key, held in tables.permits.items()
+                    for holder, one in held.items()
+                    if one.since == now
+                ],
             )
             return answers
 
@@ -77,26 +85,37 @@ class SqliteLimiter:
         self._link.close()
 
 
+def _read(connection: sqlite3.Connection, demands: Sequence[Demand], now: float) -> Tables:
+    needs = [need for demand in demands for need in demand.needs]
+    turns, permits = {need.key for need in needs if not need.most}, {need.key for need in needs if need.most}
+    return Tables(
+        rates=_numbers(connection, "SELECT key, tat FROM rate", turns),
+        permits=_permits(connection, permits, now),
+        served=_numbers(connection, "SELECT key, number FROM served", permits),
+    )
+
+
 def _tidy(connection: sqlite3.Connection, now: float) -> None:
-    connection.execute(
-        f"DELETE FROM rate WHERE key IN (SELECT key FROM rate WHERE tat <= ? LIMIT {_BITE})", (now,)
-    )  # fmt: skip
+    for table, column in (("rate", "tat"), ("served", "until")):
+        connection.execute(
+            f"DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE {column} <= ? LIMIT {_BITE})", (now,)
+        )
     connection.execute(
         "DELETE FROM permit WHERE (key, holder) IN "
         f"(SELECT key, holder FROM permit WHERE until <= ? LIMIT {_BITE})", (now,)
     )  # fmt: skip
 
 
-def _rates(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _numbers(connection: sqlite3.Connection, select: str, keys: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for part, marks in _parts(keys):
-        found.update(connection.execute(f"SELECT key, tat FROM rate WHERE key IN ({marks})", part).fetchall())
+        found.update(connection.execute(f"{select} WHERE key IN ({marks})", part).fetchall())
     return found
 
 
-def _permits(connection: sqlite3.Connection, keys: Iterable[str], now: float) -> Permits:
+def _permits(connection: sqlite3.Connection, keys: Iterable[str], now: float) -> dict[str, dict[str, Lease]]:
     """Those that are good."""
-    found: Permits = {}
+    found: dict[str, dict[str, Lease]] = {}
     for part, marks in _parts(keys):
         rows = connection.execute(
             f"SELECT key, holder, since, until FROM permit WHERE key IN ({marks}) AND since <= ? AND until > ?",
@@ -117,6 +136,14 @@ def _write_rates(connection: sqlite3.Connection, rates: dict[str, float]) -> Non
     connection.executemany(
         "INSERT INTO rate (key, tat) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET tat = excluded.tat", rates.items()
     )  # fmt: skip
+
+
+def _write_served(connection: sqlite3.Connection, served: dict[str, int], now: float) -> None:
+    connection.executemany(
+        "INSERT INTO served (key, number, until) VALUES (?, ?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET number = excluded.number, until = excluded.until",
+        [(key, number, now + _REMEMBERED) for key, number in served.items()],
+    )
 
 
 def _write_permits(connection: sqlite3.Connection, rows: Sequence[tuple[str, str, Lease]]) -> None:

@@ -7,10 +7,12 @@ time (TAT) of the next start; a start is allowed up to ``(burst - 1)`` intervals
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Need(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +47,8 @@ class Refused(msgspec.Struct, frozen=True):
 
     need: int
     wait: float  #: seconds until it may be; 0: not known, a permit comes back when its holder is done
+    #: of a permit: how many were ever given out, which tells whoever asks again how fast they come back
+    served: int = 0
 
 
 class Unasked(msgspec.Struct, frozen=True):
@@ -66,8 +70,12 @@ class Lease(msgspec.Struct):
         return self.since <= now < self.until
 
 
-Rates = MutableMapping[str, float]
-Permits = MutableMapping[str, dict[str, Lease]]
+class Tables(msgspec.Struct):
+    """What is counted: all of it, or the part that a question is about."""
+
+    rates: dict[str, float] = {}  #: counter → TAT
+    permits: dict[str, dict[str, Lease]] = {}  #: counter → holder → lease
+    served: dict[str, int] = {}  #: counter → permits ever given out
 
 
 def turn(tat: float | None, now: float, interval: float, burst: int) -> tuple[float, float]:
@@ -82,41 +90,42 @@ def turn(tat: float | None, now: float, interval: float, burst: int) -> tuple[fl
     return (0.0 if wait <= 1e-9 else wait), max(tat, now) + interval
 
 
-def decide(
-    demands: Sequence[Demand], quota: int, now: float, lease: float, rates: Rates, permits: Permits
-) -> list[Answer]:  # fmt: skip
+def decide(demands: Sequence[Demand], quota: int, now: float, lease: float, tables: Tables) -> list[Answer]:
     """Answer in order and write down what was granted, at most ``quota`` of them."""
     answers: list[Answer] = []
     for demand in demands:
         if quota <= 0:
             answers.append(UNASKED)
             continue
-        refused = _refusal(demand, now, rates, permits)
+        refused = _refusal(demand, now, tables)
         if refused is not None:
             answers.append(refused)
             continue
-        _take(demand, now, lease, rates, permits)
+        _take(demand, now, lease, tables)
         quota -= 1
         answers.append(GRANTED)
     return answers
 
 
-def _refusal(demand: Demand, now: float, rates: Rates, permits: Permits) -> Refused | None:
+def _refusal(demand: Demand, now: float, tables: Tables) -> Refused | None:
     for index, need in enumerate(demand.needs):
         if need.most:
-            held = permits.get(need.key, {})
+            held = tables.permits.get(need.key, {})
             if demand.holder not in held and sum(one.is_good(now) for one in held.values()) >= need.most:
-                return Refused(index, 0.0)
+                return Refused(index, 0.0, tables.served.get(need.key, 0))
             continue
-        wait, _ = turn(rates.get(need.key), now, need.interval, need.burst)
+        wait, _ = turn(tables.rates.get(need.key), now, need.interval, need.burst)
         if wait > 0:
             return Refused(index, wait)
     return None
 
 
-def _take(demand: Demand, now: float, lease: float, rates: Rates, permits: Permits) -> None:
+def _take(demand: Demand, now: float, lease: float, tables: Tables) -> None:
     for need in demand.needs:
         if need.most:
-            permits.setdefault(need.key, {})[demand.holder] = Lease(now, now + lease)
+            held = tables.permits.setdefault(need.key, {})
+            if demand.holder not in held:
+                tables.served[need.key] = tables.served.get(need.key, 0) + 1
+            held[demand.holder] = Lease(now, now + lease)
         else:
-            rates[need.key] = turn(rates.get(need.key), now, need.interval, need.burst)[1]
+            tables.rates[need.key] = turn(tables.rates.get(need.key), now, need.interval, need.burst)[1]

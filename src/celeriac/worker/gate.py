@@ -58,7 +58,6 @@ class _Holding(msgspec.Struct, gc=False):
 
     claim: Claim
     permits: list[Permit]
-    since: float
 
 
 class Gate:
@@ -120,7 +119,7 @@ class Gate:
         for permit in holding.permits:
             line = self._lines.get(permit.key)
             if line is not None:
-                line.freed(now - holding.since, now)
+                line.freed(now)
                 self._due_at = now
         self._wake.set()
 
@@ -304,9 +303,9 @@ class Gate:
                         self._released += _permits_of(applicant)
                 case Unasked():
                     unasked.append(applicant)
-                case Refused(need=index, wait=wait):
+                case Refused(need=index):
                     line = self._line(applicant.needs[index], now)
-                    line.refused(applicant.needs[index], wait, now)
+                    line.refused(applicant.needs[index], answer, now)
                     refused.append((applicant, line))
         if passing:
             self.granted += len(passing)
@@ -330,7 +329,7 @@ class Gate:
     def _pass(self, applicant: Applicant, now: float) -> Claim:
         permits = _permits_of(applicant)
         if permits:
-            self._holdings[applicant.claim.id] = _Holding(applicant.claim, permits, now)
+            self._holdings[applicant.claim.id] = _Holding(applicant.claim, permits)
         for need in applicant.needs:
             line = self._lines.get(need.key)
             if line is not None:

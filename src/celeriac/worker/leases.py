@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.errors import OperationalError
+from celeriac.rules.claim import ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +57,8 @@ class Leases:
                 self._lose(by_receipt[receipt], receipt)
 
     def _lose(self, claim: Claim, receipt: Receipt) -> None:
-        if claim.receipt != receipt:
-            return  # settled or adopted while the renewal was under way
+        if claim.receipt != receipt or claim.state in ENDS:
+            return  # settled, given back or adopted while the renewal was under way
         self._claims.mark_lost(claim)
         self.lost += 1
         telemetry.emit(telemetry.LeaseWasLost(id=claim.id, name=claim.request.task))

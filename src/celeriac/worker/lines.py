@@ -15,7 +15,7 @@ import msgspec
 if TYPE_CHECKING:
     from random import Random
 
-    from celeriac.rules.counting import Need
+    from celeriac.rules.counting import Need, Refused
     from celeriac.worker.claims import Claim
 
 #: seconds; what will probably start sooner waits here, so that a turn is used as soon as it comes
@@ -26,13 +26,14 @@ PATIENCE = 30.0
 LINE, LINES = 200, 1000
 #: seconds between two questions for a permit: the first after a refusal, and the longest
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-#: seconds; who is far behind comes back after half of what is expected, so that a limit that is lifted is felt, and
-#: what was expected can be wrong
-_NEAR, _FAR = 60.0, 600.0
-#: seconds that messages come back ahead of their expected start
-_LEAD = 1.0
-#: seconds that a permit is held, at least, as long as nobody knows better
-_SHORT = 0.05
+#: A message comes back after this part of what it is expected to wait: a wrong guess must not leave permits unused,
+#: and coming back once or twice more costs little.
+_PART = 0.5
+#: seconds; the longest that it is away, so that a limit that is lifted is felt. Permits come back when they do, turns
+#: at a known time
+_LONGEST_FOR_TURN, _LONGEST_FOR_PERMIT = 600.0, 60.0
+#: seconds between two permits that come back, as long as nobody knows better; and over which their pace is measured
+_GUESS, _WINDOW = 0.05, 0.25
 #: messages of one key that are remembered to be away
 _MOST_AWAY = 10_000
 
@@ -56,33 +57,45 @@ class Line:
         self.need = need
         self.waiting: deque[Applicant] = deque()
         self.next_at = now  #: when to ask again
-        self.refused_at = now  #: since when it has been full
         self.used_at = now
         self.sent_back = 0
         self.told_at: float | None = None
         self.untold = 0
         self._pause = 0.0
-        self._hold: float | None = None
+        #: permits given out by all workers' questions, when that was first seen, and the seconds between two of them
+        self._served: int | None = None
+        self._served_at = now
+        self._between: float | None = None
         self._away: list[float] = []
 
-    def refused(self, need: Need, wait: float, now: float) -> None:
+    def refused(self, need: Need, answer: Refused, now: float) -> None:
         """The store has said no."""
         self.need = need
+        wait = answer.wait
         if need.most:
             self._pause = min(_LONGEST_PAUSE, self._pause * 1.5) if self._pause else _FIRST_PAUSE
             wait = self._pause
+            self._watch(answer.served, now)
         self.next_at = now + max(wait, 0.001)
         self.used_at = now
+
+    def _watch(self, served: int, now: float) -> None:
+        """How fast permits come back, to whichever worker."""
+        passed = now - self._served_at
+        if self._served is None or served < self._served:  # the store has begun anew
+            self._served, self._served_at = served, now
+        elif served > self._served and passed >= _WINDOW:
+            found = passed / (served - self._served)
+            self._between = found if self._between is None else (self._between + found) / 2
+            self._served, self._served_at = served, now
 
     def granted(self, now: float) -> None:
         """The store has said yes."""
         self._pause = 0.0
-        self.refused_at = self.used_at = now
+        self.used_at = now
 
-    def freed(self, held_for: float, now: float) -> None:
+    def freed(self, now: float) -> None:
         """A permit has been given back here: whoever is next may have it at once."""
-        # short ones are believed at once: too long an absence leaves permits unused
-        self._hold = held_for if self._hold is None else min(held_for, 0.8 * self._hold + 0.2 * held_for)
         self.next_at = now
         self._pause = 0.0
 
@@ -106,20 +119,19 @@ class Line:
         """Seconds between two starts."""
         if not self.need.most:
             return self.need.interval
-        # as long as nobody knows, those who hold them now have had them for so long, at least
-        hold = _SHORT + now - self.refused_at if self._hold is None else self._hold
-        return max(0.001, hold) / self.need.most
+        if self._served is None:
+            return _GUESS
+        # when none has come back for longer than usual, they take longer now
+        return max(self._between or _GUESS, now - self._served_at - _WINDOW - _LONGEST_PAUSE)
 
     def has_room(self, expected: float) -> bool:
         count = len(self.waiting)
-        return count < LINE and (expected <= SOON or count < max(1, self.need.most))
+        return count < LINE and (expected <= SOON or count < max(1, self.need.most) or self._between is None)
 
     def absence(self, expected: float, least: float, now: float, random: Random) -> float:
         """Seconds that one more message should be away."""
-        most = min(_FAR, max(_NEAR, expected / 2))
-        away = max(least, expected - _LEAD)
-        if away > most:
-            away = most * random.uniform(0.5, 1.0)
+        longest = _LONGEST_FOR_PERMIT if self.need.most else _LONGEST_FOR_TURN
+        away = max(least, min(expected * _PART, longest * random.uniform(0.5, 1.0)))
         if len(self._away) < _MOST_AWAY:
             heappush(self._away, now + away)
         self.sent_back += 1

@@ -2,12 +2,16 @@
 -- Turns and permits for a batch of starts; rules/counting.py is the same in Python, and says what it means.
 -- KEYS: counters. ARGV: quota, lease µs, then for each start: holder, number of needs, and for each need: number of its
 -- key, interval µs, burst, most. Answers two numbers for each start: 0 0 granted; -1 0 not asked; else the need that
--- is not met, from 1, and the µs until it may be.
--- A counter of turns is a string, the theoretical arrival time in µs; one of permits a zset, holder → end of its lease.
+-- is not met, from 1, and the µs until a turn, or the number of permits given out so far.
+-- A counter of turns is a string, the theoretical arrival time in µs; one of permits a zset, holder → end of its lease,
+-- with that number as the score of the empty name.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local quota, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+-- µs; scores below it are no times
+local LEAST_TIME = '1000000000000'
 
 local tats, counts, fresh, changed = {}, {}, {}, {}
 
@@ -25,8 +29,8 @@ end
 local function count_of(index)
   local count = counts[index]
   if not count then
-    redis.call('ZREMRANGEBYSCORE', KEYS[index], '-inf', now)
-    count = redis.call('ZCARD', KEYS[index])
+    redis.call('ZREMRANGEBYSCORE', KEYS[index], LEAST_TIME, now)
+    count = redis.call('ZCOUNT', KEYS[index], LEAST_TIME, '+inf')
     counts[index] = count
   end
   return count
@@ -47,6 +51,7 @@ while position <= #ARGV do
       if most > 0 then
         if count_of(index) >= most and not redis.call('ZSCORE', KEYS[index], holder) then
           refused = need
+          wait = tonumber(redis.call('ZSCORE', KEYS[index], '') or 0)
           break
         end
       else
@@ -64,7 +69,9 @@ while position <= #ARGV do
       local at = first + 4 * (need - 1)
       local index, interval, most = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 3])
       if most > 0 then
-        counts[index] = counts[index] + redis.call('ZADD', KEYS[index], now + lease, holder)
+        local new = redis.call('ZADD', KEYS[index], now + lease, holder)
+        counts[index] = counts[index] + new
+        if new == 1 then redis.call('ZINCRBY', KEYS[index], 1, '') end
         fresh[index] = true
       else
         tats[index] = math.max(tats[index], now) + interval

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from celeriac.limiters.base import GRANTED, UNASKED, Answer, Demand, Limiter, Need, Permit, Refused
-from celeriac.rules.counting import Permits, decide
+from celeriac.rules.counting import Tables, decide
 
 _numbers = count(1)
 #: seconds of two leases; neither ends while a test lasts unless it lets time pass
@@ -178,8 +178,7 @@ class LimiterSuite:
     def test_it_decides_as_the_rules_do(self, limiter: Limiter, key: str) -> None:
         """Many random steps, with intervals so long that the time between them does not matter."""
         chance = random.Random(7)
-        rates: dict[str, float] = {}
-        permits: Permits = {}
+        tables = Tables()
         kinds = [(f"{key}.{number}", chance.choice((0, 1, 2, 3)), chance.randint(1, 4)) for number in range(6)]
         taken: list[Permit] = []
         for step in range(60):
@@ -191,7 +190,7 @@ class LimiterSuite:
                 )
                 demands.append(Demand(f"h{step}.{number}", needs))
             quota = chance.randint(0, 5)
-            expected = decide(demands, quota, 1000.0, LONG, rates, permits)
+            expected = decide(demands, quota, 1000.0, LONG, tables)
             answers = limiter.take(demands, quota, LONG)
             assert [_shape(answer) for answer in answers] == [_shape(answer) for answer in expected], step
             for demand, answer in zip(demands, answers, strict=True):
@@ -201,7 +200,7 @@ class LimiterSuite:
             given_back = [taken.pop() for _ in range(min(len(taken), chance.randint(0, 3)))]
             limiter.release(given_back)
             for one in given_back:
-                permits[one.key].pop(one.holder, None)
+                tables.permits[one.key].pop(one.holder, None)
 
     # ── many at a time ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,5 +240,7 @@ class LimiterSuite:
         assert next(granted) > 3
 
 
-def _shape(answer: Answer) -> tuple[str, int]:
-    return type(answer).__name__, answer.need if isinstance(answer, Refused) else -1
+def _shape(answer: Answer) -> tuple[str, int, int]:
+    if isinstance(answer, Refused):
+        return "refused", answer.need, answer.served
+    return type(answer).__name__, -1, -1
