@@ -125,8 +125,10 @@ class Line:
         return max(self._between or _GUESS, now - self._served_at - _WINDOW - _LONGEST_PAUSE)
 
     def has_room(self, expected: float) -> bool:
-        count = len(self.waiting)
-        return count < LINE and (expected <= SOON or count < max(1, self.need.most) or self._between is None)
+        count, most = len(self.waiting), self.need.most
+        # nobody knows when a permit comes back: as many as may run are at hand, and all until the pace is known
+        at_hand = most and (count < most or self._between is None)
+        return count < LINE and bool(at_hand or expected <= SOON)
 
     def absence(self, expected: float, least: float, now: float, random: Random) -> float:
         """Seconds that one more message should be away."""
