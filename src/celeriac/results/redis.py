@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celeriac.clock import Clock
-    from celeriac.redis.address import Address
     from celeriac.results.base import ResultRecord
     from celeriac.settings.check import Finding
 

@@ -50,8 +50,9 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
                 raise ImproperlyConfigured(f"a Limit's {what} is a whole number from 1, not {number!r}")
         if self.burst is not None and self.rate is None:
             raise ImproperlyConfigured("a Limit's burst belongs to a rate, and this one has none")
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            raise ImproperlyConfigured(f"a Limit's name is text, not {self.name!r}")
+        name: Any = self.name
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ImproperlyConfigured(f"a Limit's name is text, not {name!r}")
         _ = self.paths
 
     @property

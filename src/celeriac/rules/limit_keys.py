@@ -15,7 +15,9 @@ import msgspec
 
 _ROOTS: Final = ("args", "kwargs", "headers")
 _ROOT = re.compile(r"[A-Za-z_]\w*")
-_STEP = re.compile(r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>\d{1,9})\]|\["(?P<double>[^"\]]+)"\]|\['(?P<single>[^'\]]+)'\]""")
+_STEP = re.compile(
+    r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>\d{1,9})\]|\["(?P<double>[^"\]]+)"\]|\['(?P<single>[^'\]]+)'\]"""
+)
 #: values longer than this, or with characters that do not belong in keys and log lines, are counted by their hash
 _LONGEST = 64
 _PLAIN = re.compile(r"[\w.@:+\-/ ]*", re.ASCII)
@@ -86,7 +88,7 @@ def parse_path(text: object) -> Path:
         step = _STEP.match(text, position)
         if step is None:
             raise ValueError(
-                f"key {text!r} cannot be read from {text[position:]!r} on; steps are .name, [0] and [\"name\"]"
+                f'key {text!r} cannot be read from {text[position:]!r} on; steps are .name, [0] and ["name"]'
             )
         named = step["name"] or step["double"] or step["single"]
         steps.append(int(step["index"]) if named is None else named)
@@ -107,7 +109,9 @@ def select(path: Path, parameters: Parameters | None) -> Selector:
     if path.root == "headers":
         return Selector(None, str(first), None, rest, is_header=True)
     if parameters is None:
-        return Selector(first if isinstance(first, int) else None, first if isinstance(first, str) else None, None, rest)
+        return Selector(
+            first if isinstance(first, int) else None, first if isinstance(first, str) else None, None, rest
+        )
     positional = parameters.positional
     if isinstance(first, int):
         if first < len(positional):

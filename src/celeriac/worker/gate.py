@@ -15,14 +15,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from celeriac import telemetry
 from celeriac.errors import BackendError, OperationalError
-from celeriac.rules.claim import LOST, READY, RUNNING
-from celeriac.rules.counting import Demand, Granted, Need, Permit, Refused, Unasked
+from celeriac.rules.counting import Demand, Granted, Need, Refused, Unasked
 from celeriac.rules.retry import reconnect_delay
 from celeriac.worker.lines import LINES, PATIENCE, Applicant, Line
+from celeriac.worker.permits import HeldPermits, permits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.executors.base import Executor
-    from celeriac.limiters.base import Answer, Limiter
+    from celeriac.limiters.base import Answer, Limiter, Permit
     from celeriac.worker.admit import Admission
     from celeriac.worker.claims import Claim, Claims
     from celeriac.worker.dispatch import Dispatch
@@ -51,13 +49,6 @@ _KEYS = 10_000
 _LAST = 5.0
 #: what those wait for who could not be asked for: seconds between them are those of a store that is back
 _STORE = Need("the store", interval=0.02)
-
-
-class _Holding(msgspec.Struct, gc=False):
-    """What a task that runs here has taken."""
-
-    claim: Claim
-    permits: list[Permit]
 
 
 class Gate:
@@ -89,10 +80,9 @@ class Gate:
         #: the lines in which somebody waits, and when to look at them again
         self._busy: dict[str, Line] = {}
         self._due_at = inf
-        self._holdings: dict[str, _Holding] = {}
-        self._released: list[Permit] = []
+        self._permits = HeldPermits(claims, lease, clock.monotonic())
         self._starts = 0
-        self._swept_at = self._renewed_at = clock.monotonic()
+        self._swept_at = clock.monotonic()
         self._failures = 0
         self._told_at: float | None = None
         self.granted = self.sent_back = 0
@@ -105,18 +95,14 @@ class Gate:
 
     def ended(self, claims: Sequence[Claim]) -> None:
         """These tasks have ended: their permits are free before their results are written."""
-        if not self._holdings:
-            return
-        for claim in claims:
-            holding = self._holdings.get(claim.id)
-            if holding is not None and holding.claim is claim:
-                self._give_back(holding)
+        self._note_freed(self._permits.ended(claims))
 
-    def _give_back(self, holding: _Holding) -> None:
-        del self._holdings[holding.claim.id]
-        self._released += holding.permits
+    def _note_freed(self, freed: Sequence[Permit]) -> None:
+        """Whoever waits for one of these may have it at once."""
+        if not freed:
+            return
         now = self._clock.monotonic()
-        for permit in holding.permits:
+        for permit in freed:
             line = self._lines.get(permit.key)
             if line is not None:
                 line.freed(now)
@@ -134,7 +120,7 @@ class Gate:
             await self._take_in()
             self._sweep(now)
             batch, quota = self._choose(now)
-            if batch or self._released or self._is_renewal_due(now):
+            if batch or self._permits.released or self._permits.are_due(now):
                 await self._exchange(batch, quota)
                 await asyncio.sleep(0)
             else:
@@ -147,7 +133,7 @@ class Gate:
 
     async def _rest(self, now: float) -> None:
         """Until woken, or until something is due."""
-        until = self._swept_at + _SWEEP if self._holdings or self._claims.gated else inf
+        until = self._swept_at + _SWEEP if self._permits or self._claims.gated else inf
         if self._room() > 0:  # who makes room, wakes
             until = min(until, self._due_at)
         if until == inf:
@@ -240,11 +226,7 @@ class Gate:
 
     async def _exchange(self, batch: list[Applicant], quota: int) -> None:
         """One hop: give back, renew what is due, ask."""
-        released, self._released = self._released, []
-        now = self._clock.monotonic()
-        renewed = [one for held in self._holdings.values() for one in held.permits] if self._is_renewal_due(now) else []
-        if self._is_renewal_due(now):
-            self._renewed_at = now
+        released, renewed = self._permits.take_released(), self._permits.take_due(self._clock.monotonic())
         demands = [Demand(applicant.holder, applicant.needs) for applicant in batch]
         self._dispatch.promised = quota if batch else 0
         try:
@@ -253,8 +235,8 @@ class Gate:
             )
         except (OperationalError, BackendError) as error:
             # whatever of it was done: giving back again, renewing again and asking again do no harm
-            self._released[:0] = [*released, *(one for each in batch for one in _permits_of(each))]
-            self._renewed_at = min(self._renewed_at, now - self._lease / 3 + 1.0)
+            self._permits.put_back(released, renewed, self._clock.monotonic())
+            self._permits.released += [one for each in batch for one in permits_of(each.needs, each.holder)]
             self._fail(error, batch)
             return
         finally:
@@ -263,9 +245,6 @@ class Gate:
         for permit in lapsed:
             logger.warning("a permit of %s had lapsed while its task ran; more than allowed may have run", permit.key)
         self._hear(batch, answers)
-
-    def _is_renewal_due(self, now: float) -> bool:
-        return bool(self._holdings) and now >= self._renewed_at + self._lease / 3
 
     def _fail(self, error: Exception, batch: list[Applicant]) -> None:
         self._failures += 1
@@ -300,7 +279,7 @@ class Gate:
                     if self._is_wanted(applicant):
                         passing.append(self._pass(applicant, now))
                     else:
-                        self._released += _permits_of(applicant)
+                        self._permits.released += permits_of(applicant.needs, applicant.holder)
                 case Unasked():
                     unasked.append(applicant)
                 case Refused(need=index):
@@ -327,9 +306,7 @@ class Gate:
         self._dispatch.pump()
 
     def _pass(self, applicant: Applicant, now: float) -> Claim:
-        permits = _permits_of(applicant)
-        if permits:
-            self._holdings[applicant.claim.id] = _Holding(applicant.claim, permits)
+        self._permits.add(applicant.claim, permits_of(applicant.needs, applicant.holder))
         for need in applicant.needs:
             line = self._lines.get(need.key)
             if line is not None:
@@ -346,8 +323,8 @@ class Gate:
 
     def _forget_idle(self) -> None:
         """The older half of those where nobody waits."""
-        idle = sorted((key for key, line in self._lines.items() if not line.waiting), key=lambda key: self._lines[key].used_at)
-        for key in idle[: max(1, len(idle) // 2)]:
+        idle = sorted((line.used_at, key) for key, line in self._lines.items() if not line.waiting)
+        for _, key in idle[: max(1, len(idle) // 2)]:
             del self._lines[key]
 
     def _put(self, applicant: Applicant, line: Line, now: float, *, first: bool = False) -> None:
@@ -386,11 +363,7 @@ class Gate:
         if now < self._swept_at + _SWEEP:
             return
         self._swept_at = now
-        held = self._claims.held
-        for holding in list(self._holdings.values()):
-            claim = holding.claim
-            if held.get(claim.id) is not claim or claim.state not in (READY, RUNNING, LOST):
-                self._give_back(holding)  # given back unstarted, revoked, or gone with its consumer
+        self._note_freed(self._permits.sweep())
         for line in list(self._busy.values()):
             self._sweep_line(line, now)
 
@@ -417,17 +390,13 @@ class Gate:
 
     def keys(self) -> list[tuple[str, Line, int]]:
         """The keys that are or were of late full: (key, line, permits held here)."""
-        here: dict[str, int] = {}
-        for holding in self._holdings.values():
-            for permit in holding.permits:
-                here[permit.key] = here.get(permit.key, 0) + 1
+        here = self._permits.counts()
         found = [(key, line, here.pop(key, 0)) for key, line in self._lines.items()]
         return found + [(key, Line(Need(key), 0.0), count) for key, count in here.items()]
 
     async def close(self) -> None:
         """Nothing runs here any more: give everything back. Leases do it if this can't."""
-        permits = self._released + [one for holding in self._holdings.values() for one in holding.permits]
-        self._released, self._holdings = [], {}
+        permits = self._permits.take_all()
         with contextlib.suppress(OperationalError, BackendError, TimeoutError):
             async with asyncio.timeout(_LAST):
                 if permits:
@@ -438,10 +407,6 @@ class Gate:
 
 def _by_time(line: Line) -> float:
     return line.next_at
-
-
-def _permits_of(applicant: Applicant) -> list[Permit]:
-    return [Permit(need.key, applicant.holder) for need in applicant.needs if need.most]
 
 
 def _exchange(

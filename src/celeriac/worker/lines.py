@@ -1,4 +1,4 @@
-"""Where limited messages wait for their turn: some here, in line by key, the rest at the broker until they have a chance.
+"""Where limited messages wait for their turn: some here, in line by key, the rest at the broker.
 
 No I/O: the time is an argument. A line knows from its last refusal when it is worth while to ask again, and from what
 has started so far how long those behind will have to wait.

@@ -61,7 +61,10 @@ class Watched(MemoryLimiter):
     def free(self, key: str, most: int) -> int:
         """How many of ``most`` permits nobody has; leaves them so."""
         free = 0
-        while free <= most and MemoryLimiter.take(self, [Demand(f"probe{free}", (Need(key, most=most),))], 1, 60.0)[0] == GRANTED:
+        while (
+            free <= most
+            and MemoryLimiter.take(self, [Demand(f"probe{free}", (Need(key, most=most),))], 1, 60.0)[0] == GRANTED
+        ):
             free += 1
         for number in range(free):
             self._counters.tables.permits[key].pop(f"probe{number}")
@@ -322,7 +325,9 @@ def test_nothing_limited_starts_without_the_store_and_nothing_else_waits(make_ri
 
     end = telemetry.subscribe(telemetry.LimitsUnavailable, told.append)
     try:
-        asyncio.run(story(make_rig(limits=ONE, limiter=limiter, prefetch_multiplier=1, look_ahead=0, shutdown_grace=0.1)))
+        asyncio.run(
+            story(make_rig(limits=ONE, limiter=limiter, prefetch_multiplier=1, look_ahead=0, shutdown_grace=0.1))
+        )
     finally:
         end()
     assert len(told) == 1
@@ -426,7 +431,7 @@ def test_limited_and_unlimited_share_a_busy_worker(make_rig: MakeRig) -> None:
                 await asyncio.sleep(0.002)
             limited = sum(task_id.startswith("m") for task_id in done)
             assert 15 <= limited <= 45, limited
-            await rig.until(lambda: not rig.broker.waiting and not rig.claims.held or _finish(rig))
+            await rig.until(lambda: (not rig.broker.waiting and not rig.claims.held) or _finish(rig))
 
     def _finish(rig: Rig) -> bool:
         for task_id in list(rig.executor.running):

@@ -111,7 +111,7 @@ class LimiterSuite:
 
     # ── turns ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def test_turns_are_an_interval_apart_after_the_burst(self, driver: LimiterDriver, limiter: Limiter, key: str) -> None:
+    def test_turns_are_an_interval_apart_after_the_burst(self, limiter: Limiter, key: str) -> None:
         asked = [turn(key, f"h{number}", 100.0, 3) for number in range(5)]
         answers = limiter.take(asked, 10, LONG)
         assert verdicts(answers) == [True, True, True, False, False]
@@ -186,7 +186,8 @@ class LimiterSuite:
             for number in range(chance.randint(1, 6)):
                 chosen = chance.sample(kinds, chance.randint(1, 3))
                 needs = tuple(
-                    Need(name, most=most) if most else Need(name, interval=1e6, burst=burst) for name, most, burst in chosen
+                    Need(name, most=most) if most else Need(name, interval=1e6, burst=burst)
+                    for name, most, burst in chosen
                 )
                 demands.append(Demand(f"h{step}.{number}", needs))
             quota = chance.randint(0, 5)

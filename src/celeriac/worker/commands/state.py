@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from celeriac.worker.autoscale import Autoscaler
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.events import Events
+    from celeriac.worker.gate import Gate
     from celeriac.worker.options import Plan
     from celeriac.worker.pacing import Pacing
     from celeriac.worker.pulse import Pulse
@@ -56,6 +57,7 @@ class WorkerState(msgspec.Struct, kw_only=True, gc=True):
     find_queue: Callable[[str], QueueSpec]
     stop: Callable[[], None] = lambda: None
     autoscaler: Autoscaler | None = None  #: None: the pool keeps its size
+    gate: Gate | None = None  #: None: there are no limits over all workers
     counts: Counts = msgspec.field(default_factory=Counts)
 
     @property
