@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import deque
 from functools import partial
@@ -74,6 +75,8 @@ class Gate:
         self._wake = asyncio.Event()
         #: in order of arrival, not asked for yet
         self._fresh: deque[Applicant] = deque()
+        #: those that are being asked for
+        self._asking: list[Applicant] = []
         self._lines: dict[str, Line] = {}
         #: while the store does not answer, all wait here
         self._closed = Line(_STORE, clock.monotonic())
@@ -229,18 +232,21 @@ class Gate:
         released, renewed = self._permits.take_released(), self._permits.take_due(self._clock.monotonic())
         demands = [Demand(applicant.holder, applicant.needs) for applicant in batch]
         self._dispatch.promised = quota if batch else 0
+        self._asking = batch
         try:
             lapsed, answers = await self._lane.run(
                 partial(_exchange, self._limiter, released, renewed, demands, quota, self._lease)
             )
-        except (OperationalError, BackendError) as error:
+        except Exception as error:
             # whatever of it was done: giving back again, renewing again and asking again do no harm
-            self._permits.put_back(released, renewed, self._clock.monotonic())
-            self._permits.released += [one for each in batch for one in permits_of(each.needs, each.holder)]
+            perhaps_taken = [one for each in batch for one in permits_of(each.needs, each.holder)]
+            self._permits.put_back([*released, *perhaps_taken], renewed, self._clock.monotonic())
             self._fail(error, batch)
+            if not isinstance(error, OperationalError | BackendError):
+                raise
             return
         finally:
-            self._dispatch.promised = 0
+            self._dispatch.promised, self._asking = 0, []
         self._failures = 0
         for permit in lapsed:
             logger.warning("a permit of %s had lapsed while its task ran; more than allowed may have run", permit.key)
@@ -381,15 +387,15 @@ class Gate:
 
     def lined(self) -> list[tuple[float, Claim, str]]:
         """Who waits here: (monotonic time at which its line is asked for again, claim, key)."""
+        waiting = itertools.chain(self._asking, *(line.waiting for line in self._busy.values()))
         return [
-            (line.next_at, applicant.claim, line.need.key)
-            for line in self._busy.values()
-            for applicant in line.waiting
-            if self._is_wanted(applicant)
+            (applicant.line.next_at, applicant.claim, applicant.line.need.key)
+            for applicant in waiting
+            if applicant.line is not None and self._is_wanted(applicant)
         ]
 
     def keys(self) -> list[tuple[str, Line, int]]:
-        """The keys that are or were of late full: (key, line, permits held here)."""
+        """The keys that are or were of late full, and those of which permits are held here: (key, line, permits)."""
         here = self._permits.counts()
         found = [(key, line, here.pop(key, 0)) for key, line in self._lines.items()]
         return found + [(key, Line(Need(key), 0.0), count) for key, count in here.items()]

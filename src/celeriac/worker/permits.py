@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: seconds until the next try when a renewal has failed
 _AGAIN = 1.0
+#: permits that are remembered to be given back while the limiter is away; leases end the rest
+_MOST_RELEASED = 10_000
 
 
 class _Holding(msgspec.Struct, gc=False):
@@ -90,7 +92,7 @@ class HeldPermits:
 
     def put_back(self, released: list[Permit], renewed: list[Permit], now: float) -> None:
         """The limiter could not be told; perhaps it was, which does no harm."""
-        self.released[:0] = released
+        self.released = list(dict.fromkeys([*released, *self.released]))[-_MOST_RELEASED:]
         if renewed:
             self._renewed_at = now + _AGAIN - self._lease / 3
 

@@ -161,7 +161,23 @@ def test_any_value_is_a_short_printable_name(value: Any) -> None:
 
 
 def test_values_that_differ_have_names_that_differ() -> None:
-    values = ["acme", "Acme", "a" * 100, "a" * 101, "ä", "ö", "a|b", "a|c", "\x1b[2J", [1, 2], {"a": 1}, 1.5, True, None, ""]
+    values = [
+        "acme",
+        "Acme",
+        "a" * 100,
+        "a" * 101,
+        "ä",
+        "ö",
+        "a|b",
+        "a|c",
+        "\x1b[2J",
+        [1, 2],
+        {"a": 1},
+        1.5,
+        True,
+        None,
+        "",
+    ]
     assert len({text_of(value) for value in values}) == len(values)
     assert text_of(7) == text_of("7")
     assert text_of({"a": 1, "b": 2}) == text_of({"b": 2, "a": 1})

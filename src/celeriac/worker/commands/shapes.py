@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +111,9 @@ def limits(state: WorkerState) -> list[dict[str, Any]]:
     """The counters that were full here of late, and those of which this worker has permits."""
     if state.gate is None:
         return []
-    now = state.clock.monotonic()
+    waiting = Counter(key for _, _, key in state.gate.lined())
     return [
-        {
-            "key": key,
-            "waiting": len(line.waiting),
-            "sent_back": line.sent_back,
-            "held": held,
-            "next_in": round(max(0.0, line.next_at - now), 3) if line.waiting else None,
-        }
+        {"key": key, "waiting": waiting[key], "sent_back": line.sent_back, "held": held}
         for key, line, held in state.gate.keys()[:MOST_SHOWN]
     ]
 
