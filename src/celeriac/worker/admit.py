@@ -110,7 +110,16 @@ class Admission:
             fresh.append(claim)
         self._claims.add_ready(fresh)
         if telemetry.wanted(telemetry.TaskReceived):
+            gated = self._claims.gated
             for claim in fresh:
+                if claim.id not in gated:  # of those it is told when they may start: they may come and go until then
+                    self._tell_received(claim, now)
+
+    def tell_passed(self, claims: Sequence[Claim]) -> None:
+        """Limited ones are to start."""
+        if telemetry.wanted(telemetry.TaskReceived):
+            now = self._clock.time()
+            for claim in claims:
                 self._tell_received(claim, now)
 
     def _tell_received(self, claim: Claim, now: float) -> None:

@@ -114,11 +114,11 @@ class Claims:
     def add_ready(self, claims: list[Claim]) -> None:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
-        if self.is_limited is None:
-            self.ready.extend(claims)
-        else:
+        if self.is_limited is not None:
             for claim in claims:
                 self._make_ready(claim)
+            return
+        self.ready.extend(claims)
         totals = self.totals
         for claim in claims:
             totals[claim.request.task] += 1
@@ -132,7 +132,7 @@ class Claims:
             self._make_ready(claim)
         else:
             self.suspects.append(claim)
-        self.totals[claim.request.task] += 1
+            self.totals[claim.request.task] += 1
 
     def _make_ready(self, claim: Claim) -> None:
         if self.is_limited is not None and self.is_limited(claim):
@@ -140,11 +140,13 @@ class Claims:
             self.newly_gated.append(claim)
         else:
             self.ready.append(claim)
+            self.totals[claim.request.task] += 1
 
     def pass_gate(self, claims: list[Claim]) -> None:
         """Nothing but room keeps these gated ones from starting, and they are the next."""
         for claim in reversed(claims):
             self._ungate(claim)
+            self.totals[claim.request.task] += 1  # not before: it may come and go many times until it starts
             if claim.id in self._gated_suspects:
                 self._gated_suspects.discard(claim.id)
                 self.suspects.append(claim)
@@ -277,7 +279,6 @@ class Claims:
         advance(claim, READY)
         self.held[task_id] = claim
         self._make_ready(claim)
-        self.totals[claim.request.task] += 1
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""

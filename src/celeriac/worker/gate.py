@@ -295,6 +295,7 @@ class Gate:
         if passing:
             self.granted += len(passing)
             self._claims.pass_gate(passing)
+            self._admission.tell_passed(passing)
         # in reverse, since those who waited before go back to the front
         for applicant in reversed(unasked):
             if not self._is_wanted(applicant):

@@ -54,8 +54,8 @@ def test_mappings_are_limits_too() -> None:
     assert limits_of([{"rate": "1/s"}, Limit(concurrency=2)], "here") == (Limit(rate="1/s"), Limit(concurrency=2))
     assert limits_of({"concurrency": 2}, "here") == limits_of(Limit(concurrency=2), "here")
     for wrong, says in (
-        ([{"rates": 1}], "here: a limit has no rates"), ("10/s", "here: a list of Limit"), ([3], "here: 3 is not a Limit"),
-        ([{"rate": "x"}], "here: a Limit's rate"),
+        ([{"rates": 1}], "here: a limit has no rates"), ("10/s", "here: a list of Limit"),
+        ([3], "here: 3 is not a Limit"), ([{"rate": "x"}], "here: a Limit's rate"),
     ):  # fmt: skip
         with pytest.raises(ImproperlyConfigured, match=says):
             limits_of(wrong, "here")

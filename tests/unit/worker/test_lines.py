@@ -80,9 +80,7 @@ def test_who_will_start_soon_stays() -> None:
 def test_those_far_behind_come_back_after_half_of_the_time_and_are_counted() -> None:
     line, random = Line(TURNS, 0.0), Random(1)
     fill(line, 5)
-    absences = []
-    for _ in range(100):
-        absences.append(line.absence(line.expected(0.0), 1.0, 0.0, random))
+    absences = [line.absence(line.expected(0.0), 1.0, 0.0, random) for _ in range(100)]
     assert absences[0] == pytest.approx(2.5)
     assert absences[99] == pytest.approx((5 + 99) / 2)
     assert line.count_away() == 100

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from celeriac.ids import task_id
 from celeriac.limiters.base import GRANTED, UNASKED, Answer, Demand, Limiter, Need, Permit, Refused
 from celeriac.rules.counting import Tables, decide
 
-_numbers = count(1)
 #: seconds of two leases; neither ends while a test lasts unless it lets time pass
 LONG, SHORT = 6000.0, 600.0
 
@@ -53,7 +53,7 @@ class LimiterSuite:
 
     @pytest.fixture
     def key(self) -> str:
-        return f"conformance-{next(_numbers)}-{random.randrange(1 << 40):x}"
+        return f"conformance-{task_id()}"
 
     # ── permits ──────────────────────────────────────────────────────────────────────────────────────────────────
 
