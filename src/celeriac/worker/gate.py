@@ -340,7 +340,7 @@ class Gate:
         if applicant.since is None:
             applicant.since = now
         expected = line.expected(now)
-        stays = first or (line.has_room(expected) and len(claims.lined) < LINES)
+        stays = first or (line.has_room(now) and len(claims.lined) < LINES)
         if not self._admission.can_send_back or (stays and now - applicant.since < PATIENCE):
             claims.lined.add(applicant.claim.id)
             (line.waiting.appendleft if first else line.waiting.append)(applicant)

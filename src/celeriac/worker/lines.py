@@ -32,8 +32,9 @@ _PART = 0.5
 #: seconds; the longest that it is away, so that a limit that is lifted is felt. Permits come back when they do, turns
 #: at a known time
 _LONGEST_FOR_TURN, _LONGEST_FOR_PERMIT = 600.0, 60.0
-#: seconds between two permits that come back, as long as nobody knows better; and over which their pace is measured
-_GUESS, _WINDOW = 0.05, 0.25
+#: seconds between two permits that come back, as long as nobody knows (a high guess would leave them unused), and over
+#: which their pace is measured
+_GUESS, _WINDOW = 0.01, 0.25
 #: messages of one key that are remembered to be away
 _MOST_AWAY = 10_000
 
@@ -109,7 +110,7 @@ class Line:
         return bool(self.waiting) or now < self.next_at
 
     def expected(self, now: float) -> float:
-        """Seconds until a newcomer would start."""
+        """Seconds until a newcomer would start, if those who are away are before it."""
         away = self._away
         while away and away[0] <= now:
             heappop(away)
@@ -124,8 +125,11 @@ class Line:
         # when none has come back for longer than usual, they take longer now
         return max(self._between or _GUESS, now - self._served_at - _WINDOW - _LONGEST_PAUSE)
 
-    def has_room(self, expected: float) -> bool:
+    def has_room(self, now: float) -> bool:
+        """Whether one more may wait here. Those who are away don't count: what is here must never run out, and who
+        comes by takes the place."""
         count, most = len(self.waiting), self.need.most
+        expected = max(0.0, self.next_at - now) + count * self._spacing(now)
         # nobody knows when a permit comes back: as many as may run are at hand, and all until the pace is known
         at_hand = most and (count < most or self._between is None)
         return count < LINE and bool(at_hand or expected <= SOON)

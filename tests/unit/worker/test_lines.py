@@ -69,12 +69,19 @@ def test_a_store_that_has_begun_anew_is_no_riddle() -> None:
 
 def test_who_will_start_soon_stays() -> None:
     line = Line(TURNS, 0.0)
-    assert line.has_room(4.0)
-    assert not line.has_room(6.0)
+    fill(line, 4)
+    assert line.has_room(0.0)
+    fill(line, 2)
+    assert not line.has_room(0.0)
     permits = Line(PERMITS, 0.0)
-    assert permits.has_room(1000.0)  # nobody knows yet
-    fill(permits, LINE)
+    fill(permits, LINE - 1)
+    assert permits.has_room(0.0)  # nobody knows yet
+    fill(permits, 1)
     assert not permits.has_room(0.0)
+    line.waiting.clear()
+    for _ in range(100):
+        line.absence(line.expected(0.0), 1.0, 0.0, Random(1))
+    assert line.has_room(0.0), "whoever comes by keeps the line from running out"
 
 
 def test_those_far_behind_come_back_after_half_of_the_time_and_are_counted() -> None:
