@@ -83,6 +83,7 @@ def select_queues(
 @click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
 @click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
 @click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
+@click.option("--probes", metavar="HOST:PORT", help="Answer /live, /ready and /metrics there over HTTP.")
 @click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
 @later_release("-B", "--beat", what="The embedded beat")
@@ -192,6 +193,7 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         shutdown_grace=options["shutdown_grace"],
         purge=options["purge"],
         task_events=True if options["task_events"] else None,
+        probes=options["probes"],
         heartbeat=not options["without_heartbeat"],
         heartbeat_interval=options["heartbeat_interval"],
         log_level=options["loglevel"],

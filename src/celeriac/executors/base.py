@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from celeriac.executors.context import Context
 
 __all__ = [
-    "Cancel", "Envelope", "Executor", "Failed", "Ignored", "InWork", "Inspectable", "Loader", "LogOptions", "Lost",
-    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable", "Request", "Resizable", "ResultRecord",
-    "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Cancel", "Condition", "Envelope", "Examinable", "Executor", "Failed", "Ignored", "InWork", "Inspectable",
+    "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable",
+    "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -289,6 +289,23 @@ class Inspectable(Protocol):
 
     def processes(self) -> Sequence[int]:
         """The process ids of the children."""
+        ...
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """How a pool is, at one moment."""
+
+    processes: int  #: that work or take work
+    #: of these, how many have been given work, run nothing, and have not been heard of for a moment
+    stalled: int
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """Optional, on an Executor: for probes."""
+
+    def condition(self) -> Condition:
+        """Microseconds per child. A single ``stalled`` means nothing, one that lasts means that a process hangs."""
         ...
 
 

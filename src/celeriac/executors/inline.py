@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from celeriac import plugins
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError, UnsafeCombination
-from celeriac.executors.base import Cancel, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
+from celeriac.executors.base import Cancel, Condition, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
 from celeriac.executors.crews.loops import new_event_loop
 from celeriac.executors.runner import Runner
 from celeriac.executors.time_limits import ThreadWindow, Window
@@ -128,6 +128,10 @@ class InlineExecutor:
 
     def processes(self) -> Sequence[int]:
         return [os.getpid()]
+
+    def condition(self) -> Condition:
+        with self._lock:
+            return Condition(1, int(bool(self._waiting) and self._current is None))
 
     async def stop(self, grace: float) -> Sequence[Request]:
         """As the seam says, but what does not heed the soft end is left behind and reported as lost."""

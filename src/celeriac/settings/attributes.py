@@ -113,6 +113,8 @@ class ConfigurationAttributes:
     worker_enable_remote_control: bool
     worker_agent: str | type[Any] | None
     worker_consumer: str | type[Any]
+    worker_probes: str | None
+    worker_probe_patience: float | timedelta
     worker_shutdown_grace: float | timedelta
     worker_soft_shutdown_timeout: float | timedelta
     worker_enable_soft_shutdown_on_idle: bool

@@ -82,6 +82,19 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         "celery.worker.consumer:Consumer", "Class path of the consumer, for steps that extend it."
     )
 
+    # probes
+    worker_probes: str | None = setting(
+        None,
+        "Where `/live`, `/ready` and `/metrics` are answered over HTTP, such as `127.0.0.1:9100`. None: nowhere.",
+        ours=True,
+    )
+    worker_probe_patience: Seconds = seconds(
+        30.0,
+        "Time that the worker's event loop may stand still, or its pool not begin what it was given, before `/live` "
+        "says that the worker is wedged.",
+        ours=True,
+    )
+
     # ending
     worker_shutdown_grace: Seconds = seconds(
         30.0, "Time that running tasks get to end after the first signal; then they go back to their queues.", ours=True

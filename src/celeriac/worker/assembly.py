@@ -38,6 +38,8 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
 from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
+from celeriac.worker.probes import bind
+from celeriac.worker.probing import probes_of
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
@@ -201,7 +203,8 @@ class Pipeline:
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
-        services.append(Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock))
+        watchdog = Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock)
+        services.append(watchdog)
         self.autoscaler: Autoscaler | None = None
         if numbers.autoscale is not None:
             self.autoscaler = Autoscaler(
@@ -211,6 +214,7 @@ class Pipeline:
         self.plane = None if show is None else plane_of(self, parts, show, stop, random)
         if self.plane is not None:
             services.extend(self.plane.services)
+        services[:0] = probes_of(self, watchdog, parts, show)
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
@@ -256,6 +260,8 @@ class Worker:
         """
         parts = self._parts
         telemetry.emit(telemetry.WorkerStarting(hostname=self.hostname))
+        if parts.plan.probes is not None:  # now only tried: what is forked would hold on to the port
+            bind(parts.plan.probes).close()
         await parts.executor.start()
         options = self._show.options
         overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}

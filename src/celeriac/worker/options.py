@@ -12,7 +12,9 @@ import msgspec
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.selection import shares
+from celeriac.rules.health import Patience
 from celeriac.transports.base import QueueSpec
+from celeriac.worker.probes import Address, address_of
 
 if TYPE_CHECKING:
     from celeriac.settings import Settings
@@ -41,6 +43,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     shutdown_grace: float | None = None
     task_events: bool | None = None
+    probes: str | None = None  #: where /live, /ready and /metrics are answered
     heartbeat: bool = True  #: tell monitors every ``heartbeat_interval`` seconds that the worker lives
     heartbeat_interval: float = 2.0
     purge: bool = False  #: empty the queues before starting
@@ -88,6 +91,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: seconds between two signs of life; None: there are none
     heartbeat: float | None = 2.0
     rate_limits: bool = True
+    #: where probes are answered; None: nowhere, and nothing is counted for them
+    probes: Address | None = None
+    patience: Patience = Patience()
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -136,6 +142,8 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
         rate_limits=not settings.worker_disable_rate_limits,
+        probes=None if not (probes := options.probes or settings.worker_probes) else address_of(probes),
+        patience=Patience(usual=settings.worker_probe_patience, start=max(settings.worker_proc_alive_timeout, 30.0)),
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from celeriac.worker.assembly import Parts, Pipeline, Show
+    from celeriac.worker.commands.state import Counts
     from celeriac.worker.supervisor import Service
 
 #: seconds for the last words
@@ -32,8 +33,11 @@ _LAST_WORDS = 3.0
 class ControlPlane:
     """Its services run under the worker's supervisor."""
 
-    def __init__(self, announcer: Announcer, events: Events, pulse: Pulse | None, control: Control | None) -> None:
+    def __init__(
+        self, announcer: Announcer, events: Events, pulse: Pulse | None, control: Control | None, counts: Counts
+    ) -> None:
         self._announcer = announcer
+        self.counts = counts
         self.events = events
         self.control = control
         self._pulse = pulse
@@ -42,6 +46,11 @@ class ControlPlane:
             self.services.append(pulse)
         if control is not None:
             self.services.append(control)
+
+    @property
+    def unheard(self) -> int:
+        """Messages that the broker did not take."""
+        return self._announcer.unheard
 
     async def close(self) -> None:
         """The services have stopped: say goodbye and let go of the broker."""
@@ -80,7 +89,7 @@ def plane_of(
         autoscaler=pipeline.autoscaler,
     )  # fmt: skip
     control = Control(state, accept_set(settings.accept_content), random) if plan.remote_control else None
-    return ControlPlane(announcer, events, None if plan.heartbeat is None else pulse, control)
+    return ControlPlane(announcer, events, None if plan.heartbeat is None else pulse, control, state.counts)
 
 
 def _plain(serializer: str) -> str:

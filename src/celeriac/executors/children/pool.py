@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Cancel, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.base import Cancel, Condition, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.births import Births
 from celeriac.executors.children.member import Member, Sentence, Verdict
@@ -33,6 +33,8 @@ _log = logging.getLogger("celeriac.executors")
 
 #: seconds of silence after which a child that has more than it can run at once is asked to give it back
 SILENCE = 0.015
+#: seconds of silence of a child that has work and runs none of it, after which that is worth a note
+STALL = 1.0
 #: seconds between two looks at requests with a limit, at most
 _LONGEST_LOOK = 0.25
 _SHORTEST_LOOK = 0.002
@@ -145,6 +147,12 @@ class ChildrenExecutor:
 
     def processes(self) -> Sequence[int]:
         return [member.pid for member in self._members.values() if member.pid]
+
+    def condition(self) -> Condition:
+        members = [member for member in self._members.values() if member.state in ("ready", "leaving")]
+        heard = self._monotonic() - STALL
+        stalled = (member.outstanding and member.heard_at < heard and not member.running() for member in members)
+        return Condition(len(members), sum(map(bool, stalled)))
 
     async def stop(self, grace: float) -> Sequence[Request]:
         """Stop; may be called again with another grace to hasten the end (the second call returns nothing).
