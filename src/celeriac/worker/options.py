@@ -143,7 +143,9 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
         rate_limits=not settings.worker_disable_rate_limits,
         probes=None if not (probes := options.probes or settings.worker_probes) else address_of(probes),
-        patience=Patience(usual=settings.worker_probe_patience, start=max(settings.worker_proc_alive_timeout, 30.0)),
+        patience=Patience(
+            usual=max(settings.worker_probe_patience, 0.1), start=max(settings.worker_proc_alive_timeout, 30.0)
+        ),
     )
 
 

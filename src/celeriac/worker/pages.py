@@ -90,7 +90,7 @@ class Pages:
              ({"state": "unwritten"}, figures.unwritten)],
         )  # fmt: skip
         # a loop that stands still cannot say so
-        lag = max(figures.lag, beat - 1.0)
+        lag = max(figures.lag, beat - self._watch.interval)
         made.add("celeriac_worker_loop_lag_seconds", "gauge", "The event loop's longest delay of the last minute.", lag)
         queues = sorted(dict(self._watch.queues).items())
         made.add(

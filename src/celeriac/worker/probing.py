@@ -27,7 +27,7 @@ def probes_of(pipeline: Pipeline, watchdog: Watchdog, parts: Parts, show: Show |
     pipeline.endings.on_outcomes = meter.take_out
     watch = Watch(
         meter, pipeline.session, pipeline.intake, watchdog, pipeline.settle, pipeline.claims, parts.executor,
-        parts.transport, clock,
+        parts.transport, plan.patience, clock,
     )  # fmt: skip
     labels = {"hostname": plan.hostname, "pool": plan.pool, "version": __version__}
     if show is not None:

@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Examinable, Inspectable
-from celeriac.rules.health import Vitals
+from celeriac.rules.health import Patience, Vitals
 from celeriac.transports.base import Counts
 from celeriac.worker.lane import Lane
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from celeriac.worker.session import Session
     from celeriac.worker.settle import Settle
 
-#: seconds between two looks
-INTERVAL = 1.0
+#: seconds between two looks, at most; and the part of the patience that is more often
+_INTERVAL, _OFTEN = 1.0, 4
 #: looks whose longest delay is shown
 _LAGS = 60
 #: seconds between two counts of the queues, and after the last reader for which they go on
@@ -74,8 +74,9 @@ class Watch:
 
     def __init__(
         self, meter: Meter, session: Session, intake: Intake, watchdog: Watchdog, settle: Settle, claims: Claims,
-        executor: Executor, transport: Transport, clock: Clock,
+        executor: Executor, transport: Transport, patience: Patience, clock: Clock,
     ) -> None:  # fmt: skip
+        self.interval = min(_INTERVAL, patience.usual / _OFTEN)
         self._meter = meter
         self._session = session
         self._intake = intake
@@ -104,8 +105,8 @@ class Watch:
             self.look()
             started()
             while True:
-                due = self._clock.monotonic() + INTERVAL
-                await self._clock.sleep(INTERVAL)
+                due = self._clock.monotonic() + self.interval
+                await self._clock.sleep(self.interval)
                 self._lags.append(max(self._clock.monotonic() - due, 0.0))
                 self.look()
                 self._count_queues()
