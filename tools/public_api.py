@@ -14,7 +14,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 #: besides every base.py
 MODULES = [
-    "celeriac", "celeriac.testing", "celeriac.events", "celeriac.exceptions", "celeriac.result", "celeriac.states", "celeriac.utils",
+    "celeriac", "celeriac.testing", "celeriac.events", "celeriac.exceptions",
+    "celeriac.result", "celeriac.states", "celeriac.utils",
     "celeriac.utils.log",
 ]  # fmt: skip
 

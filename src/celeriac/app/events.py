@@ -297,6 +297,9 @@ class Receiver:
             batch = subscription.receive(room, 0.5 if timeout is None else min(0.5, timeout))
             for heard in batch:
                 count += 1
+                if heard.malformed is not None:
+                    self.refused += 1
+                    continue
                 try:
                     found = decode_events(heard.envelope, self._accept)
                 except MessageError:

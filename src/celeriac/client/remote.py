@@ -127,6 +127,9 @@ class Remote:
         until = self._clock.monotonic() + question.timeout
         while len(found) < limit and (left := min(until, last_call) - self._clock.monotonic()) > 0:
             for heard in subscription.receive(_AT_ONCE, left):
+                if heard.malformed is not None:
+                    self.refused += 1
+                    continue
                 try:
                     reply = decode_reply(heard.envelope, self._channel().accept)
                 except MessageError:

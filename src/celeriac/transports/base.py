@@ -304,6 +304,8 @@ class Heard(msgspec.Struct, array_like=True, gc=False):
 
     envelope: Envelope
     route: Route
+    #: why it is no message at all, and to be counted only; its envelope is then empty, whatever came
+    malformed: str | None = None
 
 
 class Subscription(Protocol):

@@ -118,6 +118,8 @@ class Control:
     def _take(self, heard: Heard) -> None:
         state = self._state
         try:
+            if heard.malformed is not None:
+                raise MessageError(heard.malformed)
             request = decode_request(heard.envelope, self._accept)
             state.lamport.adjust(request.clock)
             if not request.is_for(state.hostname):
