@@ -26,17 +26,29 @@ BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 #: is not known here: whoever can send a message could fill the memory with names
 _MOST_NAMES = 500
 OTHER = "(other)"
-#: messages whose wait is measured at one time; one of each batch
-_SAMPLES = 64
+#: messages whose wait is measured at one time, and seconds between two of them
+_SAMPLES, _SAMPLE_EVERY = 64, 0.05
 
 
 class Tally:
-    """What became of the tasks of one name."""
+    """What became of the tasks of one name. Each number only grows, also for a reader in another thread."""
 
-    __slots__ = ("buckets", "dead", "endings", "expired", "lost", "lost_for_good", "revoked", "seconds", "started")
+    __slots__ = (
+        "buckets",
+        "dead",
+        "endings",
+        "expired",
+        "lost",
+        "lost_for_good",
+        "revoked",
+        "seconds",
+        "started",
+        "succeeded",
+    )
 
     def __init__(self) -> None:
-        self.endings: dict[type[Any], int] = dict.fromkeys((Succeeded, Failed, WantsRetry, Ignored, Rejected), 0)
+        self.endings: dict[type[Any], int] = dict.fromkeys((Failed, WantsRetry, Ignored, Rejected), 0)
+        self.succeeded = 0
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.started = 0
@@ -48,7 +60,7 @@ class Tally:
 
     def ended(self) -> int:
         """Attempts that have begun and are over."""
-        return sum(self.endings.values()) + self.lost
+        return sum(self.buckets) + self.lost
 
 
 class Meter:
@@ -62,6 +74,7 @@ class Meter:
         self.wait_buckets = [0] * (len(BOUNDS) + 1)
         self.wait_seconds = 0.0
         self._sampled: dict[str, float] = {}
+        self._next_sample = 0.0
         self.quarantined: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.leases_lost = 0
@@ -78,26 +91,40 @@ class Meter:
     def take_in(self) -> None:
         """A batch has been admitted: remember when, for one of it."""
         ready, sampled = self._claims.ready, self._sampled
-        if ready and len(sampled) < _SAMPLES:
-            sampled[ready[-1].id] = self._clock.monotonic()
+        if ready and len(sampled) < _SAMPLES and (now := self._clock.monotonic()) >= self._next_sample:
+            self._next_sample = now + _SAMPLE_EVERY
+            sampled[ready[-1].id] = now
 
     def take_out(self, outcomes: Sequence[Outcome]) -> None:
         """A batch of outcomes."""
-        held, tallies, sampled = self._claims.held, self.tallies, self._sampled
+        held, tallies = self._claims.held, self.tallies
+        name, tally, buckets = "", None, self.wait_buckets
         for outcome in outcomes:
             claim = held.get(outcome.id)
+            kind = type(outcome)
             # conclusions, and what was lost, are told by telemetry
-            if claim is None or claim.request.failure is not None or isinstance(outcome, Lost):
+            if claim is None or kind is Lost or claim.request.failure is not None:
                 continue
-            tally = tallies.get(claim.request.task)
-            if tally is None:
-                tally = self._tally(claim.request.task)
-            runtime = outcome.runtime
-            tally.endings[type(outcome)] += 1
+            if claim.request.task != name or tally is None:
+                name = claim.request.task
+                tally = tallies.get(name) or self._tally(name)
+                buckets = tally.buckets
+            runtime: float = outcome.runtime  # type: ignore[union-attr]  # not Lost
             tally.seconds += runtime
-            tally.buckets[bisect_left(BOUNDS, runtime)] += 1
-            if sampled and (since := sampled.pop(outcome.id, None)) is not None:
-                self._note_wait(self._clock.monotonic() - runtime - since)
+            buckets[bisect_left(BOUNDS, runtime)] += 1
+            if kind is Succeeded:
+                tally.succeeded += 1
+            else:
+                tally.endings[kind] += 1
+        if self._sampled:
+            self._note_waits(outcomes)
+
+    def _note_waits(self, outcomes: Sequence[Outcome]) -> None:
+        now = self._clock.monotonic()
+        for outcome in outcomes:
+            since = self._sampled.pop(outcome.id, None)
+            if since is not None and not isinstance(outcome, Lost):
+                self._note_wait(now - outcome.runtime - since)
 
     def _note_wait(self, seconds: float) -> None:
         seconds = max(seconds, 0.0)

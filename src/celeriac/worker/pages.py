@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from celeriac.executors.base import Failed, Ignored, Rejected, Succeeded, WantsRetry
+from celeriac.executors.base import Failed, Ignored, Rejected, WantsRetry
 from celeriac.rules.health import Patience, not_ready, wedged
 from celeriac.wire.metrics_text import CONTENT_TYPE, MetricsText
 from celeriac.worker.meter import BOUNDS
@@ -115,7 +115,7 @@ class Pages:
             [({"task": task}, number) for task, number in received],
         )  # fmt: skip
         count("started", "Attempts begun.", lambda tally: max(tally.started, tally.ended()))
-        count("succeeded", "Attempts that succeeded.", lambda tally: tally.endings[Succeeded])
+        count("succeeded", "Attempts that succeeded.", lambda tally: tally.succeeded)
         count("failed", "Attempts that failed for good.", lambda tally: tally.endings[Failed] + tally.lost_for_good)
         count("retried", "Attempts that asked for another.", lambda tally: tally.endings[WantsRetry])
         count("ignored", "Attempts that raised Ignore.", lambda tally: tally.endings[Ignored])
@@ -130,7 +130,7 @@ class Pages:
         )  # fmt: skip
         meter = self._meter
         made.add_histogram(
-            "celeriac_task_prefetch_seconds", "How long messages waited in the worker; one of each batch is measured.",
+            "celeriac_task_prefetch_seconds", "How long messages waited in the worker; one in 50 ms is measured.",
             BOUNDS, [({}, list(meter.wait_buckets), meter.wait_seconds)],
         )  # fmt: skip
 
