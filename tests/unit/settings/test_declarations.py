@@ -40,6 +40,8 @@ OURS = {
     "worker_shutdown_grace": 30.0,
     "worker_children": None,
     "worker_look_ahead": 64,
+    "worker_probes": None,
+    "worker_probe_patience": 30.0,
 }
 #: values that Celery's declared type lets a user give
 EXAMPLES: dict[str, list[Any]] = {"bool": [True, False], "int": [1], "float": [1.5], "dict": [{}]}

@@ -269,7 +269,7 @@ def test_a_broker_that_is_away_makes_a_worker_unready_but_not_wedged(make: Calla
         async with make(patience=Patience(1.0, 0.2)).running() as rig:
             client = Client(rig)
             rig.broker.fail("receive", OperationalError("cut"))
-            rig.broker.fail("consumer", OperationalError("refused"), 5)
+            rig.broker.fail("consumer", OperationalError("refused"), 4)
             await client.until("/ready", lambda _, text: "no connection to the broker" in text)
             await client.until("/ready", lambda status, _: status == 200)
             text = await client.metrics("celeriac_worker_broker_reconnects_total 1")
