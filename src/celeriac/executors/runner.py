@@ -36,7 +36,8 @@ from celeriac.wire.failure import exception_from_wire, traceback_text
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.result_record import encode_record
 from celeriac.wire.safe_repr import safe_repr
-from celeriac.wire.task_message import read_body
+from celeriac.wire.sealed import Essentials, essentials_of
+from celeriac.wire.task_message import load, shape_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ class _Attempt(msgspec.Struct, gc=False):
     task: base.Runnable
     options: base.RunnableOptions
     context: Context
+    message: Essentials
     ignored: bool  #: nobody wants the result
     began: float  #: monotonic
 
@@ -157,17 +159,23 @@ class Runner:
             return self._refused(request, NotRegistered(request.task), None)
         options = known.options
         try:
-            body = read_body(request.envelope, options.accept_content, self._limits)
+            found = essentials_of(request.message, self._limits)
+            body = shape_body(
+                load(
+                    found.body, found.compression, found.content_type, found.content_encoding, options.accept_content,
+                    self._limits,
+                )
+            )  # fmt: skip
         except MessageError as error:
             return self._refused(request, error, options)
         except Exception as error:  # a decoder's fault must not end the process
             refusal = InvalidTaskError(f"the body of {request.task}[{request.id}] cannot be read: {error!r}")
             return self._refused(request, refusal, options)
         context = Context.from_request(request, body, self._hostname)
-        ignored = request.envelope.headers.get("ignore_result")
+        ignored = found.ignore_result
         if ignored is None:
             ignored = options.ignore_result
-        return _Attempt(request, known.task, options, context, bool(ignored), began)
+        return _Attempt(request, known.task, options, context, found, bool(ignored), began)
 
     def _look_up(self, name: str) -> _Known | None:
         task = self._registry.tasks.get(name)
@@ -353,7 +361,7 @@ class Runner:
         self, attempt: _Attempt, status: str, result: Any, traceback: str | None = None, ready: bool = True
     ) -> ResultRecord:
         request, options, context = attempt.request, attempt.options, attempt.context
-        envelope = request.envelope
+        message = attempt.message
         children = context.__dict__.get("children")
         return encode_record(
             task_id=request.id,
@@ -362,12 +370,12 @@ class Runner:
             traceback=traceback,
             children=[_storable(child) for child in children] if children else (),
             date_done=self._now_text() if ready else None,
-            group_id=envelope.headers.get("group"),
-            parent_id=envelope.headers.get("parent_id"),
+            group_id=message.group,
+            parent_id=message.parent_id,
             extended=self._extended(attempt) if options.result_extended else None,
             serializer=options.result_serializer,
             expires_in=options.result_expires,
-            reply_to=envelope.properties.get("reply_to") or None,
+            reply_to=message.reply_to or None,
         )
 
     def _extended(self, attempt: _Attempt) -> dict[str, Any]:

@@ -237,7 +237,11 @@ def check_identity(headers: Mapping[str, Any]) -> None:
 
 def read_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits = DEFAULT_LIMITS) -> TaskBody:
     """Decompress and decode the body and check its shape. Raises ``MessageError``."""
-    body = load_body(envelope, accept, limits)
+    return shape_body(load_body(envelope, accept, limits))
+
+
+def shape_body(body: Any) -> TaskBody:
+    """The parts of a decoded body. Raises ``InvalidTaskError``."""
     if isinstance(body, dict) and "args" in body:  # a hybrid whose serializer does not show it from outside
         embed: Any = body
         args, kwargs = body["args"], body.get("kwargs", {})
@@ -282,16 +286,23 @@ def _signatures(embed: Mapping[str, Any], key: str) -> list[Any] | None:
 
 def load_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits) -> Any:
     """The decompressed, decoded body, whatever its shape. Raises ``MessageError``."""
-    data = envelope.body
-    check_size(data, limits.wire_bytes, "The body")
-    method = envelope.headers.get("compression")
-    if method:
-        data = decompress(data, method, limits)
-    properties = envelope.properties
-    content_type = properties.get("content_type")
+    headers, properties = envelope.headers, envelope.properties
+    return load(
+        envelope.body, headers.get("compression"), properties.get("content_type"), properties.get("content_encoding"),
+        accept, limits,
+    )  # fmt: skip
+
+
+def load(
+    data: bytes, compression: Any, content_type: Any, encoding: Any, accept: frozenset[str] | None, limits: Limits
+) -> Any:
+    """As :func:`load_body`, of its parts."""
+    if len(data) > limits.wire_bytes:
+        check_size(data, limits.wire_bytes, "The body")
+    if compression:
+        data = decompress(data, compression, limits)
     if content_type is not None and not isinstance(content_type, str):
         raise DecodeError(f"The content type is not text: {safe_repr(content_type, 100)}")
-    encoding = properties.get("content_encoding")
     return loads(data, content_type, encoding if isinstance(encoding, str) else None, accept, limits)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-#: seconds: tasks up to this long are given far ahead, since a round trip costs as much as they do
-SHORT = 0.001
-#: seconds: tasks up to this long are given a few ahead
+#: seconds of work that a child may be given ahead: what the parent may be busy with something else
+AHEAD = 0.005
+#: seconds: tasks up to this long are given a few ahead all the same
 MODERATE = 0.010
 MODERATE_AHEAD = 4
 
@@ -51,4 +51,4 @@ class Paces:
     def _ahead(self, pace: float | None) -> int:
         if pace is None or pace >= MODERATE:
             return 0
-        return self._look_ahead if pace < SHORT else min(MODERATE_AHEAD, self._look_ahead)
+        return min(self._look_ahead, max(MODERATE_AHEAD, int(AHEAD / pace))) if pace > 0 else self._look_ahead

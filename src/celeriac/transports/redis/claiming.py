@@ -20,6 +20,7 @@ from celeriac.transports.redis.settling import unmarked
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
 from celeriac.wire.limits import Limits
+from celeriac.wire.sealed import read_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,6 +146,11 @@ class Claimer:
     def _delivery(self, payload: bytes, queue: str, field: str) -> Delivery:
         receipt: Receipt = (self._owner, field)
         bare, attempts, returned = unmarked(payload)
+        sealed = read_sealed(bare, self._limits)
+        if sealed is not None:
+            heads, info = sealed.headers, sealed.properties.delivery_info
+            route = Route(info.exchange, info.routing_key)
+            return Delivery(heads, queue, receipt, route, attempts, returned or heads.redelivered)
         try:
             envelope, route = decode_envelope(bare, self._limits)
         except MessageError as error:
