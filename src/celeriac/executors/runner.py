@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -37,10 +38,7 @@ from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.result_record import encode_record
 from celeriac.wire.safe_repr import safe_repr
 from celeriac.wire.sealed import Essentials, essentials_of
-from celeriac.wire.task_message import load, shape_body
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from celeriac.wire.task_message import load, read_plain_body, shape_body
 
 _log = logging.getLogger("celeriac.task")
 
@@ -56,6 +54,8 @@ class _Known(msgspec.Struct):
     task: base.Runnable
     options: base.RunnableOptions
     is_coroutine: bool
+    call: Callable[..., Any]
+    entered: bool  #: ``call`` is the body itself
 
 
 class _Attempt(msgspec.Struct, gc=False):
@@ -64,6 +64,7 @@ class _Attempt(msgspec.Struct, gc=False):
     options: base.RunnableOptions
     context: Context
     message: Essentials
+    call: Callable[..., Any]
     ignored: bool  #: nobody wants the result
     began: float  #: monotonic
 
@@ -113,7 +114,7 @@ class Runner:
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
-                value = task(*context.args, **context.kwargs)
+                value = attempt.call(*context.args, **context.kwargs)
                 window.close()
             except BaseException as error:
                 window.close()
@@ -142,7 +143,7 @@ class Runner:
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
-                value = await InterruptibleCoroutine(task(*context.args, **context.kwargs), window)
+                value = await InterruptibleCoroutine(attempt.call(*context.args, **context.kwargs), window)
                 window.close()
             except BaseException as error:
                 window.close()
@@ -160,28 +161,33 @@ class Runner:
         options = known.options
         try:
             found = essentials_of(request.message, self._limits)
-            body = shape_body(
-                load(
-                    found.body, found.compression, found.content_type, found.content_encoding, options.accept_content,
-                    self._limits,
-                )
-            )  # fmt: skip
+            body = None
+            if found.content_type == "application/json" and found.compression is None:
+                body = read_plain_body(found.body, options.accept_content, self._limits)
+            if body is None:
+                body = shape_body(
+                    load(
+                        found.body, found.compression, found.content_type, found.content_encoding,
+                        options.accept_content, self._limits,
+                    )
+                )  # fmt: skip
         except MessageError as error:
             return self._refused(request, error, options)
         except Exception as error:  # a decoder's fault must not end the process
             refusal = InvalidTaskError(f"the body of {request.task}[{request.id}] cannot be read: {error!r}")
             return self._refused(request, refusal, options)
-        context = Context.from_request(request, body, self._hostname)
+        context = Context.from_request(request, body, self._hostname, known.entered)
         ignored = found.ignore_result
         if ignored is None:
             ignored = options.ignore_result
-        return _Attempt(request, known.task, options, context, found, bool(ignored), began)
+        return _Attempt(request, known.task, options, context, found, known.call, bool(ignored), began)
 
     def _look_up(self, name: str) -> _Known | None:
         task = self._registry.tasks.get(name)
         if task is None:
             return None
-        known = _Known(task, task.runnable_options, bool(task.is_coroutine))
+        body: Callable[..., Any] | None = getattr(task, "plain_body", None)
+        known = _Known(task, task.runnable_options, bool(task.is_coroutine), body or task, body is not None)
         self._known[name] = known
         return known
 

@@ -51,4 +51,5 @@ class Paces:
     def _ahead(self, pace: float | None) -> int:
         if pace is None or pace >= MODERATE:
             return 0
-        return min(self._look_ahead, max(MODERATE_AHEAD, int(AHEAD / pace))) if pace > 0 else self._look_ahead
+        fits = int(AHEAD / pace) if pace else self._look_ahead
+        return min(self._look_ahead, max(MODERATE_AHEAD, fits))
