@@ -83,6 +83,8 @@ class Runner:
         self._limits = limits
         self._show_results = show_results
         self._known: dict[str, _Known] = {}
+        #: the last second that was written, and how
+        self._moment = (-1, "")
         #: a task has raised SystemExit or KeyboardInterrupt
         self.wants_exit = False
 
@@ -397,7 +399,13 @@ class Runner:
         return values
 
     def _now_text(self) -> str:
-        return datetime.fromtimestamp(self._clock.time(), UTC).isoformat()
+        now = self._clock.time()
+        second = int(now)
+        known, text = self._moment
+        if known != second:  # a third of the record's cost otherwise
+            text = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+            self._moment = second, text
+        return f"{text}.{int((now - second) * 1e6):06d}+00:00"
 
 
 def _tell_prerun(attempt: _Attempt) -> None:

@@ -40,6 +40,18 @@ class Paces:
         paces[name] = pace
         self.typical = pace
 
+    def learn_all(self, name: str, count: int, total: float, slowest: float) -> None:
+        """``count`` runs have taken ``total`` seconds together. As learning one by one, unless one was slow."""
+        if count:
+            pace = self._paces.get(name)
+            mean = total / count
+            if pace is not None and slowest < MODERATE:
+                # what is left of the old pace after so many steps
+                pace = mean + (pace - mean) * (1.0 - (_UP if mean > pace else _DOWN)) ** count
+                self._paces[name] = self.typical = pace
+            else:
+                self.learn(name, slowest if slowest >= MODERATE else mean)
+
     def ahead(self, name: str) -> int:
         """How many requests of this task a child may hold beyond its slots."""
         return self._ahead(self._paces.get(name))
