@@ -58,8 +58,10 @@ class Claimer:
         self._lost_from: int | None = None
         self._orders = self._all_orders()
         self._complained: dict[str, float] = {}
-        #: seconds until a delayed message is due, as the last claim that found nothing said
+        #: seconds until a delayed message is due, as the last claim that left nothing said
         self.next_due: float | None = None
+        #: the last claim took the last ones: what comes after it leaves a token
+        self.is_dry = False
         #: where the last messages came from
         self.busiest = keys.list_of(self._queues[0])
 
@@ -122,6 +124,7 @@ class Claimer:
             self._lost_from = number
             raise
         due, errors, *lists = answer
+        self.is_dry = False
         for error in errors:
             self._complain(error.decode("utf-8", "replace"))
         self.next_due = due / 1000 if due >= 0 else None
@@ -132,6 +135,7 @@ class Claimer:
             # the list's right end is its front
             for payload in reversed(items):
                 found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))
+        self.is_dry = 0 < len(found) < limit and not errors
         return found
 
     def _resume(self, link: Link, first: int) -> list[Delivery]:
