@@ -76,8 +76,9 @@ def changed(**changes: Any) -> bytes:
     [
         b"", b"{}", b"[1]", b"\xff\xfe", b'{"body": "W10=", "headers": {}, "properties": {}}',
         changed(headers__task=...), changed(headers__id=...), changed(headers__task=5), changed(headers__eta=5),
-        changed(headers__timelimit=[1]), changed(headers__timelimit=["1", None]), 
-        changed(body=""), changed(properties__delivery_info=...), changed(body="eyJhcmdzIjogW119"), changed(body="{}", properties__body_encoding=None),
+        changed(headers__timelimit=[1]), changed(headers__timelimit=["1", None]),
+        changed(body=""), changed(properties__delivery_info=...), changed(body="eyJhcmdzIjogW119"),
+        changed(body="{}", properties__body_encoding=None),
         changed(headers__eta={"__type__": "datetime", "__value__": "2030-01-01"}),
         changed(headers__filler="x" * 20_000),
     ],
