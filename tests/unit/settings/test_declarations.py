@@ -39,7 +39,7 @@ OURS = {
     "task_dead_letter_expires": 14 * 24 * 3600.0,
     "worker_shutdown_grace": 30.0,
     "worker_children": None,
-    "worker_look_ahead": 64,
+    "worker_look_ahead": 256,
     "worker_probes": None,
     "worker_probe_patience": 30.0,
 }
