@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -102,6 +103,10 @@ class Celeriac:
         self._parts: dict[str, Any] = {}
         self._parts_edition: object = None
         self._connections: dict[str, Any] = {}
+        #: options that the app adds to commands: ``user_options["worker"].add(click.Option(["--token"]))``
+        self.user_options: defaultdict[str, set[Any]] = defaultdict(set)
+        #: classes of ``celeriac.bootsteps`` that start and stop with a worker: ``steps["worker"].add(MyStep)``
+        self.steps: defaultdict[str, set[Any]] = defaultdict(set)
         self._by_name: dict[str, calls.Plan] = {}
         named = {"broker_url": broker, "result_backend": backend, "include": _as_list(include)}
         keywords = {**(changes or {}), **{key: value for key, value in named.items() if value}, **settings}

@@ -29,6 +29,7 @@ from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.autoscale import Autoscaler
 from celeriac.worker.banner import banner
 from celeriac.worker.claims import Claims, facts_of
+from celeriac.worker.departure import Departure
 from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
+    from celeriac.worker.restart import Restart
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -237,6 +239,11 @@ class Worker:
         self._show = show
         self._random = random
         self._is_forced = False
+        self._signal = ""
+        self._restart: Restart | None = None
+        self._early: Callable[[], bool] = lambda: False
+        #: after the end, to be started anew; see :class:`Restart`
+        self.is_restarting = False
         self.pipeline: Pipeline | None = None
 
     @property
@@ -249,6 +256,12 @@ class Worker:
         if self.pipeline is not None:
             self.pipeline.shutdown.force()
 
+    def note_signal(self, name: str) -> None:
+        """For those who are told why the worker stops."""
+        self._signal = name
+        if self.pipeline is not None:
+            self.pipeline.shutdown.signal = name
+
     async def serve(self, stop: asyncio.Event) -> int:
         """Work until ``stop`` is set, then go through the shutdown; the exit code.
 
@@ -260,6 +273,7 @@ class Worker:
         options = self._show.options
         overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}
         self.pipeline = pipeline = Pipeline(parts, self._random, overrides, self._show, stop.set)
+        pipeline.shutdown.signal = self._signal
         if self._is_forced:
             pipeline.shutdown.force()
         if options.purge:
@@ -306,8 +320,13 @@ class Worker:
 
     # ── as a process of its own ─────────────────────────────────────────────────────────────────────────────────
 
-    def run(self) -> int:
-        """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread."""
+    def run(self, restart: Restart | None = None, early: Callable[[], bool] = lambda: False) -> int:
+        """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread.
+
+        ``restart``: how to begin again, where a hang-up is to mean that; :attr:`is_restarting` then tells whether to.
+        ``early``: whether one has come before the worker listened.
+        """
+        self._restart, self._early = restart, early
         settings, hostname = self._show.settings, self.hostname
         signals.celeryd_init.send(sender=hostname, instance=self, conf=settings, options=self._show.options)
         logs.setup(self._show.logs)
@@ -343,25 +362,18 @@ class Worker:
             end_of_logs()
 
     async def _serve_with_signals(self) -> int:
-        loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-
-        def warm() -> None:
-            if stop.is_set():
-                self.force()
-            stop.set()
-
-        def cold() -> None:
-            self.force()
-            stop.set()
-
-        meanings: dict[str, Callable[[], None]] = {
-            "SIGTERM": cold if self._show.options.term_is_cold else warm, "SIGINT": warm, "SIGQUIT": cold,
-        }  # fmt: skip
-        for name, handler in meanings.items():
-            if hasattr(signal, name):
-                loop.add_signal_handler(getattr(signal, name), handler)
-        return await self.serve(stop)
+        departure = Departure(self, stop, self._restart, term_is_cold=self._show.options.term_is_cold)
+        departure.listen()
+        if self._early():
+            departure.begin_again("told to by SIGHUP")
+        try:
+            return await self.serve(stop)
+        finally:
+            departure.close()
+            if self.is_restarting:
+                # the loop's end takes the handler away; what comes now is kept for the process that follows
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
     def _banner(self) -> str:
         from celeriac import __version__
