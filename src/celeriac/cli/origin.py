@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,11 +26,12 @@ class Origin(msgspec.Struct, frozen=True):
 
     folder: str
     command: tuple[str, ...]
+    since: float  #: seconds since the epoch
 
     @classmethod
     def of_this_process(cls) -> Origin:
         """To be asked before anybody changes the working directory."""
-        return cls(_folder(), (sys.executable, *sys.orig_argv[1:]))
+        return cls(_folder(), (sys.executable, *sys.orig_argv[1:]), time.time())
 
     def as_restart(self, is_detached: bool, *, on_hangup: bool, on_change: bool) -> Restart:
         from celeriac.worker.restart import Restart
@@ -37,6 +39,7 @@ class Origin(msgspec.Struct, frozen=True):
         return Restart(
             command=self.command, folder=self.folder, rehearsal=REHEARSAL,
             environment={DETACHED: "1"} if is_detached else {}, on_hangup=on_hangup, on_change=on_change,
+            since=self.since,
         )  # fmt: skip
 
 

@@ -165,12 +165,14 @@ def run_worker(worker: Worker, background: Background, restart: Restart, early: 
 
 def _wait_for_repair(error: Exception, restart: Restart) -> NoReturn:
     """``--reload`` with code that does not load: say so, and try again when a file is saved."""
-    from celeriac.worker.reload import wait_for_change
+    from celeriac.worker.reload import baseline, wait_for_change
 
+    folders = {os.getcwd(), restart.folder}
+    before = baseline(restart.since, folders)
     failure = error if isinstance(error, Failure) else Failure(describe(error))
     failure.show()
     click.echo("Waiting for a file to be saved (--reload).", err=True)
-    found = wait_for_change({os.getcwd(), restart.folder})
+    found = wait_for_change(before, folders)
     click.echo(f"{', '.join(map(os.path.basename, found[:3]))} changed: starting again", err=True)
     restart.begin_again()
 

@@ -50,7 +50,7 @@ class Departure:
             loop.add_signal_handler(number, meaning, name)
 
         if self._restart is not None and self._restart.on_change:
-            self._watching = asyncio.create_task(Watch(self._on_change).run())
+            self._watching = asyncio.create_task(Watch(self._on_change, self._restart.since).run())
 
     def close(self) -> None:
         for task in (self._rehearsing, self._watching):

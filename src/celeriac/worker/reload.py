@@ -70,9 +70,10 @@ def _is_installed(file: str) -> bool:
 class Watch:
     """Calls back with the names of files that have changed."""
 
-    def __init__(self, on_change: Callable[[list[str]], None]) -> None:
+    def __init__(self, on_change: Callable[[list[str]], None], since: float) -> None:
+        """``since``: when loading began, in seconds since the epoch. What was saved meanwhile has changed, too."""
         self._on_change = on_change
-        self._before = snapshot()
+        self._before = baseline(since)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -103,13 +104,18 @@ def _is_imported_late(file: str, facts: tuple[int, int]) -> bool:
     return facts[0] < time.time_ns() - int(2 * _LOOK * 1e9)
 
 
-def wait_for_change(folders: Iterable[str]) -> list[str]:
-    """Block until a file changes; which have."""
+def baseline(since: float, folders: Iterable[str] = ()) -> Snapshot:
+    """What there is now; what has changed since then is bound to be found different."""
+    return {
+        file: facts if facts[0] < since * 1e9 else (0, 0) for file, facts in snapshot(folders).items()
+    }  # fmt: skip
+
+
+def wait_for_change(before: Snapshot, folders: Iterable[str]) -> list[str]:
+    """Block until a file is not as it was; which are."""
     chosen = list(folders)
-    before = snapshot(chosen)
     while True:
-        time.sleep(_LOOK)
-        now = snapshot(chosen)
-        if found := changed(before, now):
-            time.sleep(_CALM)
+        found = changed(before, snapshot(chosen))
+        time.sleep(_CALM if found else _LOOK)
+        if found:
             return found

@@ -28,6 +28,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
     rehearsal: dict[str, str] = {}  #: what tells a process to load everything, and to end
     on_hangup: bool = True  #: SIGHUP means it; else that means to end
     on_change: bool = False  #: a change of the app's files means it
+    since: float = 0.0  #: when this process began to load, in seconds since the epoch
 
     async def rehearse(self) -> str:
         """Why the code cannot be loaded now; empty: it can."""

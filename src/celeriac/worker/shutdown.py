@@ -74,6 +74,7 @@ class Shutdown:
     def hasten(self) -> None:
         """It is no restart after all: the grace begins now."""
         self.is_restart = False
+        self._tell("warm")
         self._hastened.set()
 
     async def run(self) -> int:
@@ -139,7 +140,6 @@ class Shutdown:
             hastened.cancel()
             if first.done() or forced.done():
                 return first
-            self._tell("warm")
             self._hurry = asyncio.create_task(self._executor.stop(grace))
         await asyncio.wait((first, forced), timeout=grace + _EXECUTOR_SLACK, return_when=asyncio.FIRST_COMPLETED)
         return first
