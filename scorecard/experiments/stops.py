@@ -47,7 +47,7 @@ def stop_and_judge(lab: Lab, pool: str, workers: Sequence[tuple[str, float]], st
     pace = 20.0 * slots
     producers = [
         producer
-        for seconds, share in lab.size([(0.05, 1.0)], [(0.0, 0.7), (0.05, 0.2), (0.3, 0.1)])
+        for seconds, share in lab.size([(0.02, 1.0)], [(0.0, 0.7), (0.05, 0.2), (0.3, 0.1)])
         for producer in lab.produce(100_000, kwargs={"seconds": seconds}, limit=10.0, rate=pace * share)
     ]
     wrong: list[str] = []
