@@ -224,12 +224,14 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
     )
 
 
-def worker_of(app: Celeriac, options: WorkerOptions, loader: Loader, given: Mapping[str, Any]) -> Worker:
+def worker_of(app: Celeriac, options: WorkerOptions, loader: Loader, given: dict[str, Any]) -> Worker:
     """Import every task module, and build the worker."""
+    from celeriac.app.embedded_worker import user_steps
+    from celeriac.cli.user_options import chosen
     from celeriac.worker.assembly import build_worker
 
     tasks = app.worker_registry().tasks
     return build_worker(
         options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue,
+        find_queue=app.router.queue, steps=user_steps(app, chosen(app, "worker", given)),
     )  # fmt: skip

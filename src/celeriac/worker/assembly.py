@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
+    from celeriac.worker.options import UserSteps
     from celeriac.worker.restart import Restart
+    from celeriac.worker.steps.extension import Extension
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -66,12 +68,13 @@ _YOUNG_OBJECTS = 20_000
 def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
     store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
-    find_queue: Callable[[str], QueueSpec] | None = None,
+    find_queue: Callable[[str], QueueSpec] | None = None, steps: UserSteps | None = None,
 ) -> Worker:  # fmt: skip
     """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
 
     ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
     ``find_queue``: the declaration of a queue that the worker is told to consume from while it runs.
+    ``steps``: what the app adds.
     """
     numbers = plan(options, settings)
     limits = Limits(
@@ -109,7 +112,13 @@ def build_worker(
         raise ImproperlyConfigured(f"--autoscale: pool {numbers.pool!r} cannot change its size")
     parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
     show = Show(
-        options, log_options, transport_url(settings), store_url(settings, transport, store), settings, find_queue
+        options,
+        log_options,
+        transport_url(settings),
+        store_url(settings, transport, store),
+        settings,
+        find_queue,
+        steps,
     )
     return Worker(parts, show, Random())
 
@@ -160,6 +169,7 @@ class Show(NamedTuple):
     results: str
     settings: Settings
     find_queue: Callable[[str], QueueSpec] | None = None
+    steps: UserSteps | None = None
 
 
 class Pipeline:
@@ -250,6 +260,11 @@ class Worker:
     def hostname(self) -> str:
         return self._parts.plan.hostname
 
+    @property
+    def app(self) -> Any:
+        """The app, for receivers of signals."""
+        return None if self._show.steps is None else self._show.steps.app
+
     def force(self) -> None:
         """Stop without waiting for running tasks. From the loop's thread."""
         self._is_forced = True
@@ -269,6 +284,7 @@ class Worker:
         """
         parts = self._parts
         telemetry.emit(telemetry.WorkerStarting(hostname=self.hostname))
+        extension = self._extension(stop)
         await parts.executor.start()
         options = self._show.options
         overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}
@@ -278,12 +294,20 @@ class Worker:
             pipeline.shutdown.force()
         if options.purge:
             await pipeline.lane.run(self._purge)
+        code: int | None = None
         try:
             await pipeline.supervisor.start()
-            await self._work(pipeline, stop)
+            if extension is not None:
+                await extension.start(pipeline, self._random)
+            await self._work(pipeline, stop, extension)
+            leaving = None if extension is None else asyncio.create_task(extension.leave())
             code = await pipeline.shutdown.run()
+            if leaving is not None:
+                await leaving
         finally:
             pipeline.dispatch.paused = True
+            if extension is not None:
+                await extension.stop(code)
             # nothing may run here any more when the broker gives the messages to somebody else
             await parts.executor.stop(0.0)
             await pipeline.supervisor.stop()
@@ -294,17 +318,33 @@ class Worker:
         telemetry.emit(telemetry.WorkerStopped(hostname=self.hostname, handed_back=pipeline.shutdown.handed_back))
         return code
 
-    async def _work(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
+    def _extension(self, stop: asyncio.Event) -> Extension | None:
+        """What drives the app's own steps; None: it has none."""
+        steps = self._show.steps
+        if steps is None or not (steps.worker or steps.consumer):
+            return None
+        from celeriac.worker.steps.extension import Extension
+
+        def end(is_cold: bool) -> None:
+            if is_cold:
+                self.force()
+            stop.set()
+
+        return Extension(steps, self._parts, self._show, end)
+
+    async def _work(self, pipeline: Pipeline, stop: asyncio.Event, extension: Extension | None) -> None:
         failed = pipeline.supervisor.failed
+        troubles = (failed,) if extension is None else (failed, extension.failed)
         contact = asyncio.create_task(pipeline.session.first_contact.wait())
         stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((contact, stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((contact, stopped, *troubles), return_when=asyncio.FIRST_COMPLETED)
             if contact.done() and not failed.done():
                 telemetry.emit(telemetry.WorkerReady(hostname=self.hostname))
-            await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
+            await asyncio.wait((stopped, *troubles), return_when=asyncio.FIRST_COMPLETED)
+            for trouble in troubles:
+                if trouble.done():
+                    trouble.result()
         finally:
             contact.cancel()
             stopped.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -193,12 +193,8 @@ _COMMANDS: dict[str, Callable[[Multi], int]] = {
 
 def _first_word(words: list[str], what: str) -> tuple[str, list[str]]:
     if not words:
-        _refuse(what)
+        raise Failure(f"Which {what}? It stands before the nodes.")
     return words[0], words[1:]
-
-
-def _refuse(what: str) -> NoReturn:
-    raise Failure(f"Which {what}? It stands before the nodes.")
 
 
 def _takes_value(option: str) -> bool:
