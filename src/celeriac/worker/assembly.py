@@ -294,7 +294,7 @@ class Worker:
             pipeline.shutdown.force()
         if options.purge:
             await pipeline.lane.run(self._purge)
-        code: int | None = None
+        code = LOST_CONTACT
         try:
             await pipeline.supervisor.start()
             if extension is not None:
@@ -306,10 +306,10 @@ class Worker:
                 await leaving
         finally:
             pipeline.dispatch.paused = True
-            if extension is not None:
-                await extension.stop(code)
             # nothing may run here any more when the broker gives the messages to somebody else
             await parts.executor.stop(0.0)
+            if extension is not None:
+                await extension.stop(code)
             await pipeline.supervisor.stop()
             await pipeline.close()
         session = pipeline.session

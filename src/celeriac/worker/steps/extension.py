@@ -151,7 +151,7 @@ class Extension:
         await self._try(stop)
         await self._receiving.close()
 
-    async def stop(self, code: int | None) -> None:
+    async def stop(self, code: int) -> None:
         """The tasks have ended."""
         await self.leave()
         self.worker.exitcode = code
