@@ -37,7 +37,7 @@ from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured
 from celeriac.ids import anonymous_node
 from celeriac.ids import task_id as new_id
-from celeriac.settings.loading import Configuration, zone
+from celeriac.settings.loading import Configuration, from_environment, zone
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -122,7 +122,7 @@ class Celeriac:
             self.config_from_object(config_source, silent=config_source_silent)
         else:
             self.conf.config_from_envvar("CELERIAC_CONFIG_MODULE", silent=True)
-        self._loader = loader or os.environ.get("CELERIAC_LOADER") or os.environ.get("CELERY_LOADER")
+        self._loader = loader or from_environment("CELERIAC_LOADER", "CELERY_LOADER")
         if self._loader:
             self.conf.add_defaults(lambda: self.loader.read_configuration() or {})
         if set_as_current:

@@ -6,13 +6,14 @@ Celery's names. The hooks are connected to signals, and only those that a loader
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celeriac import signals
+from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import ImproperlyConfigured
+from celeriac.settings.loading import from_environment
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -73,7 +74,8 @@ class BaseLoader:
         return self.app.conf
 
     def now(self, utc: bool = True) -> datetime:
-        return datetime.now(UTC).replace(tzinfo=None) if utc else datetime.now()
+        moment = SYSTEM_CLOCK.now()
+        return (moment if utc else moment.astimezone()).replace(tzinfo=None)
 
     def import_module(self, module: str, package: str | None = None) -> ModuleType:
         return importlib.import_module(module, package)
@@ -104,11 +106,12 @@ class Loader(BaseLoader):
     """Reads the module ``celeryconfig``, or the one that ``CELERY_CONFIG_MODULE`` names, where there is one."""
 
     def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> Mapping[str, Any] | None:
-        name = os.environ.get(env) or "celeryconfig"
+        named = from_environment(env)
+        name = named or "celeryconfig"
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name or os.environ.get(env):
+            if error.name != name or named:
                 raise
             return None
         return {key: value for key, value in vars(module).items() if not key.startswith("_")}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from celeriac.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -31,7 +32,7 @@ class Origin(msgspec.Struct, frozen=True):
     @classmethod
     def of_this_process(cls) -> Origin:
         """To be asked before anybody changes the working directory."""
-        return cls(_folder(), (sys.executable, *sys.orig_argv[1:]), time.time())
+        return cls(_folder(), (sys.executable, *sys.orig_argv[1:]), SYSTEM_CLOCK.time())
 
     def as_restart(self, is_detached: bool, *, on_hangup: bool, on_change: bool) -> Restart:
         from celeriac.worker.restart import Restart

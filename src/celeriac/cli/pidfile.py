@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celeriac.cli.failures import EX_CANTCREAT, fail
+from celeriac.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,7 +51,7 @@ def _is_younger(pid: int, path: Path) -> bool:
         )
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         age = uptime - ticks / os.sysconf("SC_CLK_TCK")
-        return time.time() - path.stat().st_mtime > age + _SLACK
+        return SYSTEM_CLOCK.time() - path.stat().st_mtime > age + _SLACK
     except (OSError, ValueError, IndexError):
         return False  # this system does not tell
 

@@ -108,8 +108,9 @@ def worker(invocation: Invocation, /, **options: Any) -> None:
     hangup = EarlyHangup()
     is_detached = pop_marker(DETACHED)
     if options["detach"] and not is_detached and not options["load_only"] and "C_FAKEFORK" not in os.environ:
-        invocation.app_with_tasks()  # what is wrong with it is better said here
-        raise click.exceptions.Exit(detach(invocation.origin, options["executable"], invocation.quiet))
+        app, _ = invocation.app_with_tasks()  # what is wrong with it is better said here
+        executable = _first(options["executable"], app.settings.worker_executable)
+        raise click.exceptions.Exit(detach(invocation.origin, executable, invocation.quiet))
     restart = invocation.origin.as_restart(
         is_detached, on_hangup=hangup.means_restart, on_change=options["reload"]
     )  # fmt: skip

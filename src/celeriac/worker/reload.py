@@ -10,6 +10,8 @@ import sysconfig
 import time
 from typing import TYPE_CHECKING
 
+from celeriac.clock import SYSTEM_CLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -101,7 +103,7 @@ class Watch:
 
 def _is_imported_late(file: str, facts: tuple[int, int]) -> bool:
     """A file that is older than our last look was there before, and only nobody had imported it."""
-    return facts[0] < time.time_ns() - int(2 * _LOOK * 1e9)
+    return facts[0] < (SYSTEM_CLOCK.time() - 2 * _LOOK) * 1e9
 
 
 def baseline(since: float, folders: Iterable[str] = ()) -> Snapshot:
