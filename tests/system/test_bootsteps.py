@@ -135,6 +135,27 @@ def test_a_consumer_step_receives_what_is_no_task(rich: House) -> None:
     assert buried == [(2,)]
 
 
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_consumer_step_receives_from_every_broker(rich: House, kind: str, request: pytest.FixtureRequest) -> None:
+    if kind == "redis":
+        rich.extra["HOUSE_BROKER"] = request.getfixturevalue("private_redis").url(0)
+    else:
+        server = request.getfixturevalue("rabbit_server")
+        server.add_vhost("steps")
+        rich.extra["HOUSE_BROKER"] = server.url("steps")
+    rich.python(LETTERS)
+    worker = rich.worker("-c", "1")
+    rich.until(lambda: len(rich.notes("letter")) >= 6)
+    assert worker.stop() == 0
+    assert {int(words[1]) for words in rich.notes("letter")} == {1, 2, 3, 4, 5}
+    before = len(rich.notes("letter"))
+    rich.python(LETTERS.replace("range(1, 6)", "range(7, 8)").replace("batch.append(", "("))
+    worker = rich.worker("-c", "1")
+    rich.until(lambda: len(rich.notes("letter")) > before)
+    assert worker.stop() == 0
+    assert [words[1] for words in rich.notes("letter")[before:]] == ["7"], "what was settled does not come again"
+
+
 def test_a_cold_stop_terminates_steps(rich: House) -> None:
     worker = rich.worker("-c", "1")
     rich.python("mark.delay(1, seconds=120)")

@@ -79,7 +79,7 @@ def test_code_that_does_not_load_is_no_reason_to_stop(house: House) -> None:
 
 
 def test_a_restart_waits_beyond_the_grace_until_it_is_told_to_end(house: House) -> None:
-    house.settings["worker_shutdown_grace"] = 0.5
+    house.extra["CELERIAC_WORKER_SHUTDOWN_GRACE"] = "0.5"
     worker = house.worker("-c", "1")
     house.python("mark.delay(1, seconds=120)")
     house.until(lambda: house.notes("start"))

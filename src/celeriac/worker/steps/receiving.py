@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celeriac.errors import OperationalError
+from celeriac.errors import MessageError, OperationalError
 from celeriac.rules.retry import reconnect_delay
 from celeriac.transports.base import ACK, Bury, Settlement
 from celeriac.worker.steps.messages import Message
@@ -130,6 +130,10 @@ class Receiving:
                 failures += 1
                 delay = reconnect_delay(failures, self._random)
                 logger.error("a bootstep's consumer is broken: %s; again in %.1f s", error, delay)
+            except Exception:
+                failures += 1
+                delay = reconnect_delay(failures, self._random)
+                logger.exception("a bootstep's consumer failed; again in %.1f s", delay)
             finally:
                 self._inboxes.pop(consumer, None)
                 if renewing is not None:
@@ -156,12 +160,17 @@ class Receiving:
                 continue
             for delivery in await inbox.source.receive(room, _RECEIVE_WAIT):
                 inbox.held[delivery.receipt] = delivery
-                if delivery.malformed is not None:
-                    await inbox.settle(delivery, Bury(delivery.malformed, quarantine=True, worker=self._owner))
+                trouble = delivery.malformed
+                try:
+                    message = None if trouble else Message(delivery, consumer)
+                except MessageError as error:  # it was not opened before
+                    message, trouble = None, str(error)
+                if message is None:
+                    await inbox.settle(delivery, Bury(trouble or "", quarantine=True, worker=self._owner))
                     continue
                 if consumer.no_ack:
                     await inbox.settle(delivery, ACK)
-                await self._bridge.run(partial(_hand_over, consumer, Message(delivery, consumer)))
+                await self._bridge.run(partial(_hand_over, consumer, message))
 
     async def _keep_renewing(self, inbox: Inbox) -> None:
         while True:
