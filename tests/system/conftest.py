@@ -114,7 +114,7 @@ class House:
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=self.folder, env=self.env, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
         )  # fmt: skip
         self._processes.append(process)
         return process

@@ -124,6 +124,11 @@ def _queue_type(kind: str) -> dict[str, Any]:
     return {"x-queue-type": "quorum"} if kind == "quorum" else {}
 
 
+def declared_queue(given: Any, settings: Settings) -> QueueSpec:
+    """The declaration of a queue given as an entry of ``task_queues``. Raises ``ImproperlyConfigured``."""
+    return _queue(None, given, settings)
+
+
 def _queue(name: str | None, given: Any, settings: Settings) -> QueueSpec:
     if isinstance(given, str):
         given, name = {}, given

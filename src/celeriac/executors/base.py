@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancel", "Condition", "Envelope", "Examinable", "Executor", "Failed", "Ignored", "InWork", "Inspectable",
-    "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable",
-    "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Recalls", "Registry", "Rejected",
+    "Renewable", "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -326,6 +326,15 @@ class Resizable(Protocol):
 
     def resize(self, children: int) -> None:
         """Have so many processes from now on; what runs in those that go is let end. Does not block."""
+        ...
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """Optional, on an Executor that takes requests before it can run them."""
+
+    async def recall(self) -> Sequence[Request]:
+        """Start nothing more from now on; what has not started, at once. :meth:`Executor.stop` is still to come."""
         ...
 
 

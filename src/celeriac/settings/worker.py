@@ -100,10 +100,10 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         30.0, "Time that running tasks get to end after the first signal; then they go back to their queues.", ours=True
     )
     worker_soft_shutdown_timeout: Seconds = seconds(
-        0.0, "Time that running tasks get between a second signal and the end. 0: none."
+        0.0, "Time that running tasks get before they are cut, after SIGQUIT or a second SIGTERM. 0: none."
     )
     worker_enable_soft_shutdown_on_idle: bool = setting(
-        False, "Take that time even when nothing runs, so that tasks waiting for their start are handed back."
+        False, "Accepted, without effect: what waits for its start is handed back at once, whatever kind of stop it is."
     )
 
     # logging

@@ -6,7 +6,8 @@ Only :func:`plan` and ``assembly.py`` see the settings; the engines get the plan
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -56,6 +57,17 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     term_is_cold: bool = False
     #: seconds the broker is asked to wait for a message; the longest a warm stop waits for a fetch in flight
     receive_wait: float = 1.0
+
+
+class UserSteps(msgspec.Struct, frozen=True):
+    """What an app adds to its workers (``celeriac.bootsteps``)."""
+
+    app: Any
+    worker: tuple[Any, ...]
+    consumer: tuple[Any, ...]
+    options: dict[str, Any]  #: of ``app.user_options["worker"]``
+    #: what was given for a queue (a name, a mapping, an object like kombu's) → its declaration
+    queue_of: Callable[[Any], QueueSpec]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

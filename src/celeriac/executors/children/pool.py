@@ -62,7 +62,7 @@ class ChildrenExecutor:
         self._watch_timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._is_stopped = False
-        self._stop_at = 0.0
+        self._stop_at: float | None = None  #: monotonic; None: not told to stop yet
         self._loop: asyncio.AbstractEventLoop
 
     # ── the seam ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,13 +154,18 @@ class ChildrenExecutor:
         stalled = (member.outstanding and member.heard_at < heard and not member.running() for member in members)
         return Condition(len(members), sum(map(bool, stalled)))
 
+    async def recall(self) -> Sequence[Request]:
+        """Start nothing more; what has not started comes back as soon as the children have said so."""
+        self._is_stopping = self._births.is_stopping = True
+        return await self._take_back() if self._births.is_started else ()
+
     async def stop(self, grace: float) -> Sequence[Request]:
         """Stop; may be called again with another grace to hasten the end (the second call returns nothing).
 
         Outcomes of what is finished meanwhile stay readable through :meth:`outcomes`.
         """
         deadline = self._monotonic() + grace
-        if self._is_stopping:
+        if self._stop_at is not None:
             self._stop_at = min(self._stop_at, deadline)
             self._births.note_change()
             while not self._is_stopped:
@@ -172,7 +177,7 @@ class ChildrenExecutor:
             return ()
         self._stop_at = deadline
         unstarted = await self._take_back()
-        await self._until_idle(lambda: self._stop_at)
+        await self._until_idle(lambda: self._stop_at or 0.0)
         if self._is_busy():
             self._interrupt_all("stopped")
             end = self._monotonic() + self._options.kill_grace
