@@ -82,12 +82,12 @@ def select_queues(
 @click.option("-E", "--task-events", "--events", is_flag=True, help="Send task events to monitors.")
 @click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
 @click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
-@click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
+@click.option("--without-mingle", is_flag=True, help="Do not ask other workers what is revoked.")
 @click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
 @later_release("-B", "--beat", what="The embedded beat")
 @later_release("-D", "--detach", what="Detaching")
-@later_release("-S", "--statedb", what="The state database")
+@click.option("-S", "--statedb", metavar="FILE", help="Keep revoked ids there over a restart; takes %n, %h as -n does.")
 @later_release("-s", "--schedule", "--schedule-filename", what="The embedded beat")
 @later_release("--scheduler", what="The embedded beat")
 @later_release("--uid", what="Changing the user")
@@ -190,6 +190,8 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         time_limit=options["time_limit"],
         soft_time_limit=options["soft_time_limit"],
         shutdown_grace=options["shutdown_grace"],
+        mingle=not options["without_mingle"],
+        state_file=state_file(app, options["statedb"], node),
         purge=options["purge"],
         task_events=True if options["task_events"] else None,
         heartbeat=not options["without_heartbeat"],
@@ -200,6 +202,11 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         quiet=invocation.quiet,
         term_is_cold=invocation.term_is_cold,
     )
+
+
+def state_file(app: Celeriac, given: str | None, node: str) -> str | None:
+    template = given or app.settings.worker_state_db
+    return expand_path(template, node) if template else None
 
 
 def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:

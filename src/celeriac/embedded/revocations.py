@@ -38,7 +38,8 @@ def write(link: Link, entries: Sequence[Revocation], kept_ms: int, now: int) -> 
         connection.execute(_TABLE)
         connection.execute(_BY_EXPIRY)
         connection.execute(
-            f"DELETE FROM revocation WHERE number IN (SELECT number FROM revocation WHERE expires_at <= ? LIMIT {_BITE})",
+            "DELETE FROM revocation WHERE number IN "
+            f"(SELECT number FROM revocation WHERE expires_at <= ? LIMIT {_BITE})",
             (now,),
         )
         number = max(_last(connection), now * 1000 - 1)

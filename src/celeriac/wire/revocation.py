@@ -5,6 +5,7 @@ Pure. Whoever reads such entries reads what somebody else has written, so everyt
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -99,3 +100,15 @@ def stamp_values(headers: Any) -> dict[str, list[str]]:
         ]
         for name, values in headers.items()
     }
+
+
+def signal_name(given: Any) -> str:
+    """``SIGTERM`` for ``term``, ``15``, ``SIGTERM`` and nothing. Raises ``ValueError``."""
+    name = str(given or "SIGTERM").upper()
+    if name.isdigit() and len(name) < 4:
+        name = signals.Signals(int(name)).name
+    elif not name.startswith("SIG"):
+        name = f"SIG{name}"
+    if name not in signals.Signals.__members__:
+        raise ValueError(f"there is no signal {str(given)[:20]!r}")
+    return name

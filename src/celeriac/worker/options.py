@@ -43,6 +43,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     task_events: bool | None = None
     heartbeat: bool = True  #: tell monitors every ``heartbeat_interval`` seconds that the worker lives
     heartbeat_interval: float = 2.0
+    mingle: bool = True  #: ask the neighbours, when it starts, what is revoked
+    state_file: str | None = None
     purge: bool = False  #: empty the queues before starting
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     log_level: str | int = "WARNING"
@@ -88,6 +90,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: seconds between two signs of life; None: there are none
     heartbeat: float | None = 2.0
     rate_limits: bool = True
+    mingle: bool = True
+    state_file: str | None = None
+    #: seconds that what is revoked is remembered
+    revoke_expires: float = 30 * 86400.0
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -135,6 +141,9 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         remote_control=settings.worker_enable_remote_control,
         task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
+        mingle=options.mingle,
+        state_file=options.state_file or settings.worker_state_db,
+        revoke_expires=settings.task_revoke_expires,
         rate_limits=not settings.worker_disable_rate_limits,
     )
 

@@ -58,7 +58,7 @@ class RedisTransport:
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         leases=True, delays=True, priorities=4, highest_priority_first=False, fanout=True, counts_attempts=True,
-        confirms=True, dead_letters=True, ordered=True, survives_restart=True, max_batch=10_000,
+        confirms=True, dead_letters=True, ordered=True, survives_restart=True, celery=True, max_batch=10_000,
         max_body_bytes=380_000_000,  # a value in Redis has 512 MiB, and a body is base64 there
     )  # fmt: skip
 
