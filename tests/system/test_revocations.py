@@ -1,4 +1,4 @@
-"""A cancelled task stays cancelled: with workers that were down, out of touch or restarted, on every broker and pool."""
+"""A cancelled task stays cancelled, with workers that were down, out of touch or restarted, on every broker, pool."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def stamp_values(headers: Any) -> dict[str, list[str]]:
 def signal_name(given: Any) -> str:
     """``SIGTERM`` for ``term``, ``15``, ``SIGTERM`` and nothing. Raises ``ValueError``."""
     name = str(given or "SIGTERM").upper()
-    if name.isdigit() and len(name) < 4:
-        name = signals.Signals(int(name)).name
+    if name.isdigit():
+        name = next((known.name for known in signals.Signals if str(int(known)) == name), "")
     elif not name.startswith("SIG"):
         name = f"SIG{name}"
     if name not in signals.Signals.__members__:

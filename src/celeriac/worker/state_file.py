@@ -12,7 +12,7 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -39,8 +39,11 @@ _PAUSE = 2.0
 _SHELVES = (".db", ".dat", ".dir", ".pag")
 
 
+_FORMAT: Final = "celeriac worker state 1"
+
+
 class _Content(msgspec.Struct, kw_only=True):
-    format: Literal["celeriac worker state 1"] = "celeriac worker state 1"
+    format: Literal["celeriac worker state 1"]
     clock: int = 0
     #: header, value, seconds since the epoch at which it ends
     revoked: list[tuple[str, str, float]] = []
@@ -95,7 +98,7 @@ class StateFile:
             others = [shelf for end in _SHELVES if (shelf := path.with_name(path.name + end)).exists()]
             if others and path is asked:
                 logger.warning("%s is left alone: celeriac does not read what Celery has remembered", others[0])
-            return content or _Content()
+            return content or _Content(format=_FORMAT)
         raise ImproperlyConfigured(f"worker_state_db: neither {asked} nor {self.path} may be used; name another file")
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -123,7 +126,7 @@ class StateFile:
     def _content(self) -> _Content:
         now = self._clock.time()
         rows = [(header, value, now + left) for header, value, left in self._revoked.left(_MOST_IDS)]
-        return _Content(clock=self._lamport.value, revoked=rows)
+        return _Content(format=_FORMAT, clock=self._lamport.value, revoked=rows)
 
     def _write(self) -> None:
         try:
