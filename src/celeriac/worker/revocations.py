@@ -76,8 +76,8 @@ class RevocationWatch:
 
     async def _try(self) -> None:
         try:
-            await self._write()
             await self.look()
+            await self._write()
         except CeleriacError as error:
             log = logger.debug if self._is_failing else logger.warning
             self._is_failing = True

@@ -13,7 +13,7 @@ if #gone > 0 then
   redis.call('ZREM', order, unpack(gone))
   redis.call('ZREM', ends, unpack(gone))
 end
-local newest = redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZRANGE', order, -1, -1, 'WITHSCORES')
 local number = math.max(tonumber(newest[2] or 0), now * 1000 - 1)
 for index = 3, #ARGV do
   local member = ARGV[index]
@@ -24,10 +24,10 @@ for index = 3, #ARGV do
     redis.call('ZADD', ends, string.format('%.0f', now + kept), member)
   end
 end
-local longest = redis.call('ZREVRANGE', ends, 0, 0, 'WITHSCORES')[2]
+local longest = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
 if longest then
-  longest = string.format('%.0f', tonumber(longest))
-  redis.call('PEXPIREAT', order, longest)
-  redis.call('PEXPIREAT', ends, longest)
+  local left = string.format('%.0f', math.max(tonumber(longest) - now, 1))
+  redis.call('PEXPIRE', order, left)
+  redis.call('PEXPIRE', ends, left)
 end
 return 1

@@ -4,7 +4,7 @@
 -- Answers: where to go on, whether there is more, then each member and the ms that are left to it.
 local order, ends = KEYS[1], KEYS[2]
 local since, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
-local newest = redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZRANGE', order, -1, -1, 'WITHSCORES')
 local last = tonumber(newest[2] or 0)
 -- another server's numbers, or the newest has expired
 if since > last then since = 0 end
