@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac.worker")
 
-#: seconds without another answer after which there is none to come (Celery's number)
+#: seconds without another answer after which there is none to come, where work waits for it (Celery's number)
 _TIMEOUT = 1.0
+#: and where it does not
+_LONG_TIMEOUT = 5.0
 #: seconds that the worker waits for it, where it has to
 _PATIENCE = 5.0
 
@@ -62,11 +64,12 @@ class Mingle:
         state = self._state
         # what stands in the registry, others know from there
         known = state.admission.revoked.newest() if state.revocations is None else []
+        timeout = _TIMEOUT if state.revocations is None else _LONG_TIMEOUT
         channel = Channel.of(state.settings)
         remote = Remote(lambda: state.transport, lambda: channel, state.lamport, state.clock)
         try:
             return remote.ask(
-                Question(method="hello", arguments={"from_node": state.hostname, "revoked": known}, timeout=_TIMEOUT)
+                Question(method="hello", arguments={"from_node": state.hostname, "revoked": known}, timeout=timeout)
             )
         finally:
             remote.close()
