@@ -40,7 +40,7 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         4, "Messages fetched ahead, times the slots of the pool. 0: as many as the broker gives."
     )
     worker_look_ahead: int = setting(
-        64,
+        256,
         "Messages that may wait inside the worker beyond its free slots, so that a batch is always at hand.",
         ours=True,
     )

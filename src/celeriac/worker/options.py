@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     autoscale_quiet: float = 30.0
     prefetch_multiplier: int = 4  #: 0: no limit
     max_tasks_per_child: int | None = None
-    look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
+    look_ahead: int = 256  #: requests handed to a child beyond its slots while its tasks are short
     crash_budget: int = 3
     lease: float = 30.0  #: seconds
     publish_timeout: float = 10.0

@@ -275,6 +275,41 @@ class ChildrenExecutor:
             self._births.on_start_failed(member, ImproperlyConfigured(pipes.decode_text(payload)))
 
     def _take_outcomes(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
+        if member.asked or member.limited:
+            self._take_limited(member, batch)
+        else:
+            self._take_plain(member, batch)
+        member.heard_at = self._monotonic()
+        member.is_stuck = False
+        if member.to_cancel:
+            member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
+        self._has_ended.set()
+        if self._is_stopping:
+            self._births.note_change()
+        if self._waiting:
+            self._schedule_dispatch()
+
+    def _take_plain(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
+        """The usual outcomes: what a name has taken is summed up over its neighbours."""
+        pop, ended = member.outstanding.pop, self._ended
+        name, count, total, slowest = "", 0, 0.0, 0.0
+        for number, outcome in batch:
+            request = pop(number, None)
+            if request is None:  # read before, from the slate of a dying child
+                continue
+            ended.append(outcome)
+            if type(outcome) is Lost:
+                continue
+            if request.task != name:
+                self._paces.learn_all(name, count, total, slowest)
+                name, count, total, slowest = request.task, 0, 0.0, 0.0
+            runtime = outcome.runtime
+            count += 1
+            total += runtime
+            slowest = max(slowest, runtime)
+        self._paces.learn_all(name, count, total, slowest)
+
+    def _take_limited(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
         forget, learn, ended = member.forget, self._paces.learn, self._ended
         for number, outcome in batch:
             asked = member.asked.get(number) if member.asked else None
@@ -286,15 +321,6 @@ class ChildrenExecutor:
             elif asked is not None:
                 outcome = Lost(outcome.id, outcome.started, asked.cause, asked.detail)
             ended.append(outcome)
-        member.heard_at = self._monotonic()
-        member.is_stuck = False
-        if member.to_cancel:
-            member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
-        self._has_ended.set()
-        if self._is_stopping:
-            self._births.note_change()
-        if self._waiting:
-            self._schedule_dispatch()
 
     def _take_recalled(self, member: Member, numbers: Sequence[int]) -> None:
         member.recalling = False
