@@ -171,9 +171,8 @@ class House:
         deadline = time.monotonic() + SLOW * timeout
         while not holds():
             if time.monotonic() > deadline:
-                pytest.fail(
-                    f"not within {SLOW * timeout} s: {what or holds}; states {len(self.states())}, waiting {self.waiting()}"
-                )
+                seen = f"states {len(self.states())}, waiting {self.waiting()}"
+                pytest.fail(f"not within {SLOW * timeout} s: {what or holds}; {seen}")
             time.sleep(0.02)
 
     def integrity(self) -> str:

@@ -298,7 +298,7 @@ class ChildrenExecutor:
             if request is None:  # read before, from the slate of a dying child
                 continue
             ended.append(outcome)
-            if type(outcome) is Lost:
+            if isinstance(outcome, Lost):
                 continue
             if request.task != name:
                 self._paces.learn_all(name, count, total, slowest)
