@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from celeriac.clock import Clock
     from celeriac.wire.revocation import Standing
@@ -94,6 +94,11 @@ class Revoked:
                 del known[value]
             if not known:
                 del self.stamps[header]
+
+    @property
+    def ids(self) -> Collection[str]:
+        """All of them, and some whose time is over: to see quickly that one is not among them."""
+        return self._ends
 
     def __contains__(self, one: object) -> bool:
         ends = self._ends.get(one)  # type: ignore[call-overload]  # anything may be asked for
