@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from celeriac.client.remote import Channel, Remote
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
-    from celeriac.results.base import Replies, ResultStore
+    from celeriac.results.base import Replies, ResultStore, Revocations
     from celeriac.rules.routing import Router
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
@@ -305,6 +305,13 @@ class Celeriac:
         return cast("tuple[ResultStore | None]", self._connection("store", make))[0]
 
     @property
+    def revocations(self) -> Revocations | None:
+        """What keeps revoked tasks in mind for workers that are down; None where neither broker nor store does."""
+        from celeriac.results.base import registry_among
+
+        return registry_among(self.transport, self.store)
+
+    @property
     def replies(self) -> Replies | None:
         """The result store, if results are sent to the process that asked for them (``rpc://``)."""
         if not self.settings.result_backend:
@@ -373,9 +380,9 @@ class Celeriac:
 
     @property
     def control_channel(self) -> Channel:
-        from celeriac.app.wiring import control_channel_of
+        from celeriac.client.remote import Channel
 
-        return cast("Channel", self._part("control_channel", control_channel_of))
+        return cast("Channel", self._part("control_channel", Channel.of))
 
     @property
     def control(self) -> Control:
@@ -675,7 +682,7 @@ class Celeriac:
         return GroupResult(id, results, parent, app=self)
 
     def revoke(self, task_id: str | Iterable[str], terminate: bool = False, **how: Any) -> Any:
-        """Take tasks back: no worker that lives now will run them; ``terminate`` ends those that run.
+        """Take tasks back: no worker will run them, one that is down now neither; ``terminate`` ends those that run.
 
         As ``app.control.revoke``, whose further options it takes.
         """

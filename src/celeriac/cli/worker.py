@@ -80,7 +80,7 @@ def select_queues(
 @click.option("-E", "--task-events", "--events", is_flag=True, help="Send task events to monitors.")
 @click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
 @click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
-@click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
+@click.option("--without-mingle", is_flag=True, help="Do not ask other workers what is revoked.")
 @click.option("--probes", metavar="HOST:PORT", help="Answer /live, /ready and /metrics there over HTTP.")
 @click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
@@ -90,7 +90,7 @@ def select_queues(
 )
 @click.option("--reload", is_flag=True, help="Restart when files of the app change; for development.")
 @click.option("--load-only", is_flag=True, hidden=True)
-@later_release("-S", "--statedb", what="The state database")
+@click.option("-S", "--statedb", metavar="FILE", help="Keep revoked ids there over a restart; takes %n, %h as -n does.")
 @later_release("-s", "--schedule", "--schedule-filename", what="The embedded beat")
 @later_release("--scheduler", what="The embedded beat")
 @click.option("--uid", metavar="USER", help="Become this user, by name or number; as root only.")
@@ -214,6 +214,8 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         time_limit=options["time_limit"],
         soft_time_limit=options["soft_time_limit"],
         shutdown_grace=options["shutdown_grace"],
+        mingle=not options["without_mingle"],
+        state_file=state_file(app, options["statedb"], node),
         purge=options["purge"],
         task_events=True if options["task_events"] else None,
         probes=options["probes"],
@@ -225,6 +227,11 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         quiet=invocation.quiet,
         term_is_cold=invocation.term_is_cold,
     )
+
+
+def state_file(app: Celeriac, given: str | None, node: str) -> str | None:
+    template = given or app.settings.worker_state_db
+    return expand_path(template, node) if template else None
 
 
 def worker_of(app: Celeriac, options: WorkerOptions, loader: Loader, given: dict[str, Any]) -> Worker:

@@ -51,6 +51,7 @@ class ConfigurationAttributes:
     task_retry_on_worker_lost: bool
     task_crash_budget: int
     task_dead_letter_expires: float | timedelta
+    task_revoke_expires: float | timedelta
     task_max_decompressed_bytes: int
     task_time_limit: float | timedelta | None
     task_soft_time_limit: float | timedelta | None

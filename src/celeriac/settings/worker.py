@@ -66,7 +66,10 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
     worker_cancel_long_running_tasks_on_connection_loss: bool = setting(
         False, "Stop running tasks that acknowledge late when the connection is lost, as others will be given them."
     )
-    worker_state_db: str | None = setting(None, "File that keeps revoked ids over a restart. None: they are forgotten.")
+    worker_state_db: str | None = setting(
+        None, "File that keeps revoked ids and the logical clock over a restart, for brokers and stores that keep no "
+        "registry of them. None: there is no file."
+    )  # fmt: skip
     worker_timer: str | type[Any] | None = setting(None, "Class path of the timer. None: the worker's own.")
     worker_timer_precision: Seconds = seconds(1.0, "Longest time between two looks at tasks that wait for their start.")
 

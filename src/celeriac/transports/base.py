@@ -122,6 +122,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: bool
     ordered: bool
     survives_restart: bool
+    celery: bool = False  #: workers of Celery's may be on the same broker
     max_batch: int
     max_delay: float | None = None  #: seconds; None: unlimited
     #: seconds; how exactly a delay is kept. A message may come this much early, and the worker holds it till its time

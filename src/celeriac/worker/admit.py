@@ -81,10 +81,12 @@ class Admission:
         now = self._clock.time()
         paced = self._pacing.is_on
         fresh: list[Claim] = []
-        plain = not revoked and not revoked.stamps
+        plain, gone = not revoked.stamps, revoked.ids
         for delivery in batch:
             message = delivery.message
-            claim = _usual(delivery, message, tasks, policy.crash_budget) if plain and type(message) is Heads else None
+            claim = None
+            if plain and type(message) is Heads and message.id not in gone:
+                claim = _usual(delivery, message, tasks, policy.crash_budget)
             if claim is None:
                 try:
                     if delivery.malformed is not None:

@@ -18,16 +18,18 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celeriac import signals, telemetry
-from celeriac.clock import SYSTEM_CLOCK
+from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import PoolOptions, Resizable
 from celeriac.executors.selection import executor_class
+from celeriac.results.base import registry_among
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
 from celeriac.worker import hooks, logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.autoscale import Autoscaler
 from celeriac.worker.banner import banner
+from celeriac.worker.cancelling import Cancelling
 from celeriac.worker.claims import Claims, facts_of
 from celeriac.worker.departure import Departure
 from celeriac.worker.dispatch import Dispatch, RoomWatch
@@ -41,9 +43,11 @@ from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
 from celeriac.worker.probes import bind
 from celeriac.worker.probing import probes_of
+from celeriac.worker.revocations import RevocationWatch
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
+from celeriac.worker.state_file import StateFile, restored
 from celeriac.worker.supervisor import Service, ServiceGaveUp, Supervisor
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ logger = logging.getLogger("celeriac.worker")
 #: seconds a thread keeps the interpreter while another waits for it. The driver's lanes and the loop hand it to each
 #: other with every batch: draining SQLite with two children, 0.2 ms gives 20 k/s where CPython's 5 ms give 14 k/s.
 _SWITCH_INTERVAL = 0.0002
+#: seconds for the last revocations to be written down
+_LAST_ENTRIES = 3.0
 #: new objects between two looks of the garbage collector (CPython: 700)
 _YOUNG_OBJECTS = 20_000
 
@@ -202,6 +208,15 @@ class Pipeline:
         self.dispatch = dispatch = Dispatch(claims, executor, session)
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
+        self.admission.revoked.kept = numbers.revoke_expires
+        self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
+        self.lamport = LamportClock()
+        registry = registry_among(parts.outlet or transport, parts.store)
+        self.revocations = None if registry is None else RevocationWatch(registry, self.cancelling, clock)
+        self.state_file: StateFile | None = None
+        if numbers.state_file is not None:
+            self.state_file = StateFile(numbers.state_file, self.cancelling, self.lamport, clock)
+            restored(self.state_file, self.revocations)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
         self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
@@ -217,6 +232,10 @@ class Pipeline:
             services.append(self.leases)
         watchdog = Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock)
         services.append(watchdog)
+        if self.revocations is not None:
+            services.append(self.revocations)
+        if self.state_file is not None:
+            services.append(self.state_file)
         self.autoscaler: Autoscaler | None = None
         if numbers.autoscale is not None:
             self.autoscaler = Autoscaler(
@@ -227,6 +246,10 @@ class Pipeline:
         if self.plane is not None:
             services.extend(self.plane.services)
         services[:0] = probes_of(self, watchdog, parts, show)
+        if self.revocations is not None:
+            session.before_work = self.revocations.before_work
+        elif self.plane is not None and self.plane.mingle is not None:
+            session.before_work = self.plane.mingle.before_work
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
@@ -237,6 +260,10 @@ class Pipeline:
         """The services have stopped: let go of the broker."""
         if self.plane is not None:
             await self.plane.close()
+        if self.state_file is not None:
+            await self.state_file.close()
+        if self.revocations is not None:
+            await self.revocations.close(_LAST_ENTRIES)
         with contextlib.suppress(Exception):
             await self.session.close()
         with contextlib.suppress(Exception):

@@ -47,6 +47,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     probes: str | None = None  #: where /live, /ready and /metrics are answered
     heartbeat: bool = True  #: tell monitors every ``heartbeat_interval`` seconds that the worker lives
     heartbeat_interval: float = 2.0
+    mingle: bool = True  #: ask the neighbours, when it starts, what is revoked
+    state_file: str | None = None
     purge: bool = False  #: empty the queues before starting
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     log_level: str | int = "WARNING"
@@ -106,6 +108,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: where probes are answered; None: nowhere, and nothing is counted for them
     probes: Address | None = None
     patience: Patience = Patience()
+    mingle: bool = True
+    state_file: str | None = None
+    #: seconds that what is revoked is remembered
+    revoke_expires: float = 30 * 86400.0
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -153,6 +159,9 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         remote_control=settings.worker_enable_remote_control,
         task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
+        mingle=options.mingle,
+        state_file=options.state_file or settings.worker_state_db,
+        revoke_expires=settings.task_revoke_expires,
         rate_limits=not settings.worker_disable_rate_limits,
         probes=None if not (probes := options.probes or settings.worker_probes) else address_of(probes),
         patience=Patience(

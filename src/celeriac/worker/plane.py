@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from celeriac.clock import LamportClock
 from celeriac.transports.base import QueueSpec
 from celeriac.wire.serializers import accept_set
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.commands.state import WorkerState
 from celeriac.worker.control import Control
 from celeriac.worker.events import Events
+from celeriac.worker.mingle import Mingle
 from celeriac.worker.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ class ControlPlane:
     """Its services run under the worker's supervisor."""
 
     def __init__(
-        self, announcer: Announcer, events: Events, pulse: Pulse | None, control: Control | None, counts: Counts
+        self,
+        announcer: Announcer,
+        events: Events,
+        pulse: Pulse | None,
+        control: Control | None,
+        mingle: Mingle | None,
+        counts: Counts,
     ) -> None:
         self._announcer = announcer
         self.counts = counts
@@ -46,6 +52,9 @@ class ControlPlane:
             self.services.append(pulse)
         if control is not None:
             self.services.append(control)
+        self.mingle = mingle
+        if mingle is not None:
+            self.services.append(mingle)
 
     @property
     def unheard(self) -> int:
@@ -69,11 +78,10 @@ def plane_of(
     pipeline: Pipeline, parts: Parts, show: Show, stop: Callable[[], None], random: Random
 ) -> ControlPlane | None:
     """What the plan asks for; None where the broker has no fan-out, or nothing is asked for."""
-    plan, clock, settings = parts.plan, parts.clock, show.settings
+    plan, clock, settings, lamport = parts.plan, parts.clock, show.settings, pipeline.lamport
     wanted = plan.remote_control or plan.task_events or plan.heartbeat is not None
     if not wanted or not parts.transport.capabilities.fanout:
         return None
-    lamport = LamportClock()
     announcer = Announcer(parts.transport, clock)
     events = Events(
         announcer, parts.executor, plan.hostname, settings.event_exchange, _plain(settings.event_serializer), lamport,
@@ -86,10 +94,14 @@ def plane_of(
         executor=parts.executor, transport=parts.transport, announcer=announcer, events=events, pulse=pulse,
         lamport=lamport, clock=clock, app_name=show.options.app_name, broker=show.transport, results=show.results,
         started_at=clock.monotonic(), find_queue=show.find_queue or _bound_to_itself, stop=stop,
-        autoscaler=pipeline.autoscaler,
+        autoscaler=pipeline.autoscaler, revocations=pipeline.revocations, cancelling=pipeline.cancelling,
+        store=parts.store, lane=pipeline.lane,
     )  # fmt: skip
     control = Control(state, accept_set(settings.accept_content), random) if plan.remote_control else None
-    return ControlPlane(announcer, events, None if plan.heartbeat is None else pulse, control, state.counts)
+    mingle = None
+    if control is not None and plan.mingle and (parts.transport.capabilities.celery or pipeline.revocations is None):
+        mingle = Mingle(state, control.listening)
+    return ControlPlane(announcer, events, None if plan.heartbeat is None else pulse, control, mingle, state.counts)
 
 
 def _plain(serializer: str) -> str:
