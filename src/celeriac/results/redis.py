@@ -13,6 +13,7 @@ from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
 from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
+from celeriac.redis.revocations import RedisRegistry
 from celeriac.redis.scripts import script
 from celeriac.redis.store import StoreSettings, store_address
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celeriac.clock import Clock
-    from celeriac.results.base import ResultRecord
+    from celeriac.results.base import News, ResultRecord, Revocation
     from celeriac.settings.check import Finding
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class RedisStore:
         self._writing = Translating("writing", self.address.setting, self.address.shown)
         self._script = script("store")
         self._links = Links(self.address)
+        self._registry = RedisRegistry(self._links, self.address.keyprefix)
         self._interruptions = Interruptions()
         self._reset()
 
@@ -256,6 +258,16 @@ class RedisStore:
     def delete_group(self, group_id: str) -> None:
         with self._writing:
             self._ask("DEL", [self._records.group_key(group_id)])
+
+    # ── revocations ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        with self._writing:
+            self._registry.add(entries, kept)
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        with self._reading:
+            return self._registry.read(mark, limit)
 
     # ── the server ───────────────────────────────────────────────────────────────────────────────────────────
 

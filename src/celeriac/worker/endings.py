@@ -55,6 +55,8 @@ class Endings:
         self.on_room: Callable[[], None] = lambda: None
         #: told of every task that has ended, where some hold permits
         self.on_finished: Callable[[list[Claim]], None] | None = None
+        #: told of each batch; None: nobody counts
+        self.on_outcomes: Callable[[Sequence[Outcome]], None] | None = None
         self._ended = asyncio.Event()
         self.cut = 0  #: tasks that were running when the worker made them end
 
@@ -100,6 +102,8 @@ class Endings:
         self._settle.add_finished(finished)
         self._ended.set()
         self._tell(outcomes)
+        if self.on_outcomes is not None:
+            self.on_outcomes(outcomes)
 
     def _end(self, claim: Claim, outcome: Outcome) -> None:
         facts = claim.facts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.rules.limit import BoundLimit, Limit, bind, limits_of, same_under_one_name
+from celeriac.wire.sealed import opened
 from celeriac.wire.serializers import accept_set
 from celeriac.wire.task_message import read_body
 
@@ -64,13 +65,19 @@ class Limited:
 
     def is_large(self, claim: Claim) -> bool:
         """Whether finding its needs may take a while."""
-        return len(claim.request.envelope.body) > LARGE and any(one.reads_arguments for one in self._of(claim))
+        message = claim.request.message
+        size = len(message if type(message) is bytes else message.body)
+        return size > LARGE and any(one.reads_arguments for one in self._of(claim))
 
     def needs_of(self, claim: Claim) -> tuple[Need, ...]:
         """What it needs to start. Never raises for what a message contains."""
         bound = self._of(claim)
         args, kwargs, known = _NO_ARGUMENTS
-        envelope = claim.request.envelope
+        if not any(one.selectors for one in bound):
+            return tuple(need for one in bound for need in one.needs(args, kwargs, {}))
+        message = claim.request.message
+        # not ``request.envelope``, which would be handed to the child instead of the bytes
+        envelope = opened(message) if type(message) is bytes else message
         if any(one.reads_arguments for one in bound):
             try:
                 body = read_body(envelope, _PLAIN, self._limits)
