@@ -158,7 +158,7 @@ class Admission:
     def still_runs(self, claim: Claim) -> bool:
         """Whether a gated message is still to run; if not, it is dropped."""
         message = claim.request.message
-        if type(message) is bytes or message.headers.get("expires") is None:
+        if isinstance(message, bytes) or message.headers.get("expires") is None:
             return True  # revoked ones have been dropped when that was said
         now = self._clock.time()
         decision = decide(message.headers, self._tasks, None, now, self._policy, self.revoked, self.revoked.stamps)
@@ -171,7 +171,7 @@ class Admission:
     def send_back(self, claim: Claim, until: float) -> None:
         """A gated message waits at the broker, not beyond its expiry."""
         message = claim.request.message
-        if type(message) is not bytes and message.headers.get("expires") is not None:
+        if not isinstance(message, bytes) and message.headers.get("expires") is not None:
             with contextlib.suppress(MessageError):
                 until = min(until, timestamp_of(message.headers["expires"]) or until)
         if self._policy.max_delay is not None:

@@ -66,7 +66,7 @@ class Limited:
     def is_large(self, claim: Claim) -> bool:
         """Whether finding its needs may take a while."""
         message = claim.request.message
-        size = len(message if type(message) is bytes else message.body)
+        size = len(message if isinstance(message, bytes) else message.body)
         return size > LARGE and any(one.reads_arguments for one in self._of(claim))
 
     def needs_of(self, claim: Claim) -> tuple[Need, ...]:
@@ -77,7 +77,7 @@ class Limited:
             return tuple(need for one in bound for need in one.needs(args, kwargs, {}))
         message = claim.request.message
         # not ``request.envelope``, which would be handed to the child instead of the bytes
-        envelope = opened(message) if type(message) is bytes else message
+        envelope = opened(message) if isinstance(message, bytes) else message
         if any(one.reads_arguments for one in bound):
             try:
                 body = read_body(envelope, _PLAIN, self._limits)
