@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -185,32 +185,46 @@ class Gate:
             return [], 0
         if ready:
             room = max(1, room * here // (here + ready))
-        quota = min(room, max(1, 2 * self._executor.slots))
         batch: list[Applicant] = []
-        self._choose_waiting(batch, room, now)
+        asked: Counter[str] = Counter()  #: permits, by counter
+        self._choose_waiting(batch, asked, room, now)
+        later: list[Applicant] = []
         while self._fresh and len(batch) < _BATCH:
             applicant = self._fresh.popleft()
             if not self._is_wanted(applicant):
                 continue
             closed = self._closed_line(applicant, now)
-            if closed is None:
-                batch.append(applicant)
-            else:
+            if closed is not None:
                 self._put(applicant, closed, now)
-        return batch, quota
+            elif all(self._left(need, asked) > 0 for need in applicant.needs):
+                _add(applicant, batch, asked)
+            else:
+                later.append(applicant)
+        self._fresh.extendleft(reversed(later))
+        return batch, min(room, len(batch))
 
-    def _choose_waiting(self, batch: list[Applicant], room: int, now: float) -> None:
+    def _choose_waiting(self, batch: list[Applicant], asked: Counter[str], room: int, now: float) -> None:
         """Of every line whose time has come, as many as may have a chance; the longest due first."""
         if now < self._due_at:
             return
         for line in sorted((line for line in self._busy.values() if line.next_at <= now), key=_by_time):
-            for _ in range(_BATCH if line is self._closed else line.portion(room)):
+            portion = _BATCH if line is self._closed else min(line.portion(room), self._left(line.need, asked))
+            if portion <= 0:
+                line.await_free(now)
+            for _ in range(portion):
                 if len(batch) >= _BATCH * 3 // 4 or not line.waiting:  # newcomers of other keys are not to wait
                     break
                 applicant = line.waiting.popleft()
                 if self._is_wanted(applicant):
-                    batch.append(applicant)
+                    _add(applicant, batch, asked)
         self._note_due()
+
+    def _left(self, need: Need, asked: Counter[str]) -> int:
+        """How many more may be asked for now. What waits in a child for a slot has its permit already, and other
+        workers are to have some as well; who is left over for that waits for a slot as everybody does."""
+        if not need.most:
+            return _BATCH
+        return max(2 * self._executor.slots, need.most // 4) - self._permits.counts[need.key] - asked[need.key]
 
     def _note_due(self) -> None:
         for key in [key for key, line in self._busy.items() if not line.waiting]:
@@ -221,6 +235,7 @@ class Gate:
         return self._claims.gated.get(applicant.claim.id) is applicant.claim
 
     def _closed_line(self, applicant: Applicant, now: float) -> Line | None:
+        """The line that a newcomer has to wait in without being asked for."""
         for need in applicant.needs:
             line = self._lines.get(need.key)
             if line is not None and line.is_closed(now):
@@ -397,7 +412,7 @@ class Gate:
 
     def keys(self) -> list[tuple[str, Line, int]]:
         """The keys that are or were of late full, and those of which permits are held here: (key, line, permits)."""
-        here = self._permits.counts()
+        here = dict(self._permits.counts)
         found = [(key, line, here.pop(key, 0)) for key, line in self._lines.items()]
         return found + [(key, Line(Need(key), 0.0), count) for key, count in here.items()]
 
@@ -410,6 +425,13 @@ class Gate:
                     await self._lane.run(partial(self._limiter.release, permits))
                 await self._lane.run(self._limiter.close)
         self._lane.close()
+
+
+def _add(applicant: Applicant, batch: list[Applicant], asked: Counter[str]) -> None:
+    batch.append(applicant)
+    for need in applicant.needs:
+        if need.most:
+            asked[need.key] += 1
 
 
 def _by_time(line: Line) -> float:

@@ -90,6 +90,11 @@ class Line:
             self._between = found if self._between is None else (self._between + found) / 2
             self._served, self._served_at = served, now
 
+    def await_free(self, now: float) -> None:
+        """Ask again when a permit has been given back here, or after a while."""
+        self.next_at = now + _LONGEST_PAUSE
+        self.used_at = now
+
     def granted(self, now: float) -> None:
         """The store has said yes."""
         self._pause = 0.0

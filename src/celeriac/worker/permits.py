@@ -5,6 +5,7 @@ No I/O: says what is to be told to the limiter, and remembers it until that has 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,6 +37,8 @@ class HeldPermits:
         self._lease = lease
         self._renewed_at = now
         self._holdings: dict[str, _Holding] = {}
+        #: how many are held here, by counter
+        self.counts: Counter[str] = Counter()
         #: to be given back
         self.released: list[Permit] = []
 
@@ -46,6 +49,7 @@ class HeldPermits:
         """It may start."""
         if permits:
             self._holdings[claim.id] = _Holding(claim, permits)
+            self.counts.update(permit.key for permit in permits)
 
     def ended(self, claims: Sequence[Claim]) -> Sequence[Permit]:
         """These do not run any more; the permits that are free by that."""
@@ -72,6 +76,10 @@ class HeldPermits:
     def _free(self, holding: _Holding) -> list[Permit]:
         del self._holdings[holding.claim.id]
         self.released += holding.permits
+        for permit in holding.permits:
+            self.counts[permit.key] -= 1
+            if not self.counts[permit.key]:
+                del self.counts[permit.key]
         return holding.permits
 
     def take_released(self) -> list[Permit]:
@@ -100,17 +108,11 @@ class HeldPermits:
         """Nothing runs here any more."""
         permits = self.released + self._all()
         self.released, self._holdings = [], {}
+        self.counts.clear()
         return permits
 
     def _all(self) -> list[Permit]:
         return [one for holding in self._holdings.values() for one in holding.permits]
-
-    def counts(self) -> dict[str, int]:
-        """How many are held here, by counter."""
-        found: dict[str, int] = {}
-        for permit in self._all():
-            found[permit.key] = found.get(permit.key, 0) + 1
-        return found
 
 
 def permits_of(needs: Sequence[Need], holder: str) -> list[Permit]:
