@@ -47,6 +47,9 @@ class HeldPermits:
 
     def add(self, claim: Claim, permits: list[Permit]) -> None:
         """It may start."""
+        before = self._holdings.get(claim.id)
+        if before is not None:  # it was given back unstarted, and has come again
+            self._free(before)
         if permits:
             self._holdings[claim.id] = _Holding(claim, permits)
             self.counts.update(permit.key for permit in permits)
