@@ -128,11 +128,11 @@ class Gate:
 
     async def _rest(self, now: float) -> None:
         """Until woken, or until something is due."""
-        until = self._swept_at + _SWEEP if self._permits or self._claims.gated else inf
+        until = min(self._swept_at + _SWEEP, self._permits.due_at) if self._permits or self._claims.gated else inf
         if self._room() > 0:  # who makes room, wakes
             until = min(until, self._lines.due_at)
         if self._is_shut(now):
-            until = min(until, self._lines.closed.next_at)
+            until = max(min(until, self._lines.closed.next_at), now + 0.01)
         if until == inf:
             await self._wake.wait()
             return
@@ -243,8 +243,8 @@ class Gate:
             lapsed, answers = await self._lane.run(
                 partial(_exchange, self._limiter, released, renewed, demands, quota, self._lease)
             )
-        except Exception as error:
-            # whatever of it was done: giving back again, renewing again and asking again do no harm
+        except BaseException as error:
+            # whatever of it was done, or is being done: giving back again and renewing again do no harm
             perhaps_taken = [one for each in batch for one in permits_of(each.needs, each.holder)]
             self._permits.put_back([*released, *perhaps_taken], renewed, self._clock.monotonic())
             self._fail(error, batch)
@@ -258,7 +258,9 @@ class Gate:
             logger.warning("a permit of %s had lapsed while its task ran; more than allowed may have run", permit.key)
         self._hear(batch, answers)
 
-    def _fail(self, error: Exception, batch: list[Applicant]) -> None:
+    def _fail(self, error: BaseException, batch: list[Applicant]) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            return  # the worker ends
         self._failures += 1
         now = self._clock.monotonic()
         delay = reconnect_delay(self._failures, self._random)

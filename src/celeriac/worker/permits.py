@@ -6,6 +6,7 @@ No I/O: says what is to be told to the limiter, and remembers it until that has 
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -92,7 +93,12 @@ class HeldPermits:
 
     def are_due(self, now: float) -> bool:
         """Whether it is time to renew."""
-        return bool(self._holdings) and now >= self._renewed_at + self._lease / 3
+        return now >= self.due_at
+
+    @property
+    def due_at(self) -> float:
+        """When it is time to renew."""
+        return self._renewed_at + self._lease / 3 if self._holdings else inf
 
     def take_due(self, now: float) -> list[Permit]:
         """What is to be renewed now: everything, or nothing."""

@@ -399,7 +399,7 @@ def test_one_question_for_many_and_none_for_those_behind(make_rig: MakeRig) -> N
             await rig.started("o1")
             rig.executor.finish("o1")
 
-    asyncio.run(story(make_rig(limits=ONE, limiter=limiter)))
+    asyncio.run(story(make_rig(limits=ONE, limiter=limiter, shutdown_grace=0.1)))
 
 
 def test_without_limits_there_is_no_gate(make_rig: MakeRig) -> None:
