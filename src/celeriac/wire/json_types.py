@@ -22,8 +22,15 @@ from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_json
 Encoder = Callable[[Any], Any]
 Decoder = Callable[[Any], Any]
 
+
+class PlainDict(dict[str, Any]):
+    """A mapping that whoever made it knows to be plain (:func:`is_plain`): looking again costs more than writing it."""
+
+    __slots__ = ()
+
+
 #: types that every JSON writer agrees on; exact types, since subclasses (enums) need rewriting
-FLAT = frozenset({str, int, bool, type(None)})
+FLAT = frozenset({str, int, bool, type(None), PlainDict})
 _TEXT = frozenset({str})
 _MARKER_KEYS = {"__type__", "__value__"}
 
