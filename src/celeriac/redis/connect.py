@@ -153,7 +153,7 @@ class Link:
                     self._limit(deadline)
                     self._feed()
                 elif isinstance(reply, hiredis.PushNotification):
-                    self._pushed.append(reply)
+                    self._note(reply)
                 else:
                     found.append(reply)
                     if isinstance(reply, ReplyError) and fault_of(reply) is Fault.STANDBY:
@@ -185,7 +185,11 @@ class Link:
         while (reply := self._reader.gets()) is not _NOTHING:
             if not isinstance(reply, hiredis.PushNotification):
                 raise LinkBroken(f"an unexpected reply: {str(reply)[:100]}", Fault.OTHER, sent=False)
-            self._pushed.append(reply)
+            self._note(reply)
+
+    def _note(self, push: list[Any]) -> None:
+        if not push[0].endswith(b"subscribe"):  # that one is (un)subscribed: nobody waits for that
+            self._pushed.append(push)
 
     def _readable(self, wait: float) -> bool:
         if self._pending is not None and self._pending():

@@ -39,8 +39,12 @@ class ResultStore(Protocol):
     engine_key: tuple[str, ...]
 
     def write(self, records: Sequence[ResultRecord]) -> None: ...
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
-        """The records there are; ids that are unknown are missing from the answer."""
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
+        """The records there are; ids that are unknown are missing from the answer.
+
+        ``deadline``: on ``time.monotonic()``: until then a store that is somewhere else may be silent. None: as long
+        as its settings allow.
+        """
         ...
 
     def forget(self, ids: Sequence[str]) -> None: ...
