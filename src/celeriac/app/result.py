@@ -15,7 +15,7 @@ from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import BackendError, ImproperlyConfigured, IncompleteStream, TaskRevokedError
 from celeriac.errors import TimeoutError as ResultTimeout
-from celeriac.results.waiting import LEAST_LOOK
+from celeriac.results.base import LEAST_LOOK
 from celeriac.rules import states
 
 if TYPE_CHECKING:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bucket", "GroupStore", "Replies", "ResultRecord", "ResultStore", "StoreCapabilities", "Watches"]
 
+#: seconds that a look at the store may take for which there is no time left
+LEAST_LOOK = 0.25
+
 
 class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a store."""

@@ -17,8 +17,8 @@ from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating,
 from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
 from celeriac.redis.scripts import script
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
-from celeriac.results.base import StoreCapabilities
-from celeriac.results.waiting import LEAST_LOOK, Interruptions
+from celeriac.results.base import LEAST_LOOK, StoreCapabilities
+from celeriac.results.waiting import Interruptions
 from celeriac.rules.states import READY_STATES
 from celeriac.wire.stored_status import plain
 

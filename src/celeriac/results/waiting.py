@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celeriac.results.base import Watches
+from celeriac.results.base import LEAST_LOOK, Watches
 from celeriac.rules.states import READY_STATES
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: longest time, in seconds, between two looks at the store
 LOOK = 1.0
-#: seconds that a look may take, however little time is left
-LEAST_LOOK = 0.25
 #: first pause of a store that cannot notify, doubled up to LOOK
 _FIRST_PAUSE = 0.005
 #: ids that one look asks a polled store for
