@@ -24,6 +24,8 @@ from celeriac.amqp.errors import (
 )  # fmt: skip
 from celeriac.amqp.events import Blocked, Call, ConnectionEnded, Unblocked
 from celeriac.amqp.frames import (
+    ACK,
+    ACK_BYTES,
     BODY,
     DELIVER,
     END,
@@ -199,6 +201,8 @@ class Connection:
                     payload = data[start:end]
                     if payload.startswith(DELIVER):
                         channel.on_deliver(payload, self._consumer_tags, self._places)
+                    elif length == ACK_BYTES and payload.startswith(ACK):
+                        channel.on_ack(payload, events)
                     else:
                         channel.on_method(decode_method(payload), events)
                 elif kind == HEADER:

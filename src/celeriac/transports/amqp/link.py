@@ -103,6 +103,11 @@ class Link:
         self._lock = threading.Lock()
         self._line: Line | None = None
 
+    @property
+    def is_free(self) -> bool:
+        """Nobody has the line at this moment."""
+        return not self._lock.locked()
+
     @contextlib.contextmanager
     def line(self, deadline: float) -> Iterator[Line]:
         """The line, for this thread alone while the context lasts. Errors of the AMQP room come out translated."""
