@@ -219,9 +219,9 @@ def measured(worker: Callable[..., None], caller: Callable[..., float], seconds:
         os.waitpid(pid, 0)
 
 
-if __name__ == "__main__":  # bare_round_trip.py SECONDS PORT [VHOST REDIS_PORT]; forks, so it wants no threads
-    wanted, port, rest = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-    if rest:
-        print(measured(rabbit_worker, over_rabbit, wanted, port, rest[0], int(rest[1])))
+if __name__ == "__main__":  # bare_round_trip.py PORT [VHOST REDIS_PORT] SECONDS; forks, so it wants no threads
+    port, *more, wanted = sys.argv[1:]
+    if more:
+        print(measured(rabbit_worker, over_rabbit, float(wanted), int(port), more[0], int(more[1])))
     else:
-        print(measured(redis_worker, over_redis, wanted, port))
+        print(measured(redis_worker, over_redis, float(wanted), int(port)))
