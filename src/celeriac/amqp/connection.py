@@ -87,6 +87,10 @@ class Connection:
     def is_open(self) -> bool:
         return self._stage == "open" and self.error is None
 
+    def heard_since(self, moment: float) -> bool:
+        """Whether the broker has said anything after ``moment``."""
+        return self._read_at > moment
+
     @property
     def is_blocked(self) -> bool:
         return self.blocked_reason is not None
