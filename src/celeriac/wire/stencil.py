@@ -30,13 +30,15 @@ def fits(call: TaskCall) -> bool:
 class Stencil:
     """Writes the messages of calls like one that :func:`fits`. Thread-safe."""
 
-    __slots__ = ("_headers", "_levels", "_properties", "_task", "_time_limits")
+    __slots__ = ("_headers", "_levels", "_model", "_properties", "_task", "_time_limits")
 
     def __init__(self, call: TaskCall) -> None:
         shared = encode_task(call, 0.0)
         self._task = call.task
         self._levels = call.repr_levels
         self._headers = shared.headers
+        # in the order in which they stand among the headers
+        self._model = json_types.Model(shared.headers, ("id", "root_id", "argsrepr", "kwargsrepr"))
         self._properties = shared.properties
         self._time_limits: list[float | None] = shared.headers["timelimit"]
 
@@ -45,6 +47,7 @@ class Stencil:
         args = check_arguments(args, kwargs, self._task)
         # the keys are there already: filling them in keeps Celery's order
         headers = json_types.PlainDict(self._headers)
+        headers.model = self._model
         headers["id"] = headers["root_id"] = task_id
         headers["argsrepr"] = safe_repr(args, 1024, self._levels)
         if kwargs:
