@@ -8,6 +8,7 @@ RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 MEASURED := $(VENV)/.ready-bench
 INTEROP := .venv-celery
+FLOWER := .venv-flower
 NODE := tests/interop/node
 PEERS := .venv-peers
 OLD_PEERS := .venv-peers-redis5
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test check fix bench scorecard sizes docs interop-env interop-node clean
+.PHONY: help setup servers demo test check fix bench scorecard sizes docs interop-env flower-env interop-node clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,9 +42,11 @@ demo: $(RUN) ## parse Python's standard library with one task per file, with pro
 test: $(DEV) ## run all tests; installs the servers and the Celery environment that they need, if it can
 	@tools/servers.sh
 	@$(MAKE) --no-print-directory interop-env || echo 'WARNING: no $(INTEROP); the tests against Celery will be skipped'
+	@$(MAKE) --no-print-directory flower-env || echo 'WARNING: no $(FLOWER); the tests with Flower will be skipped'
 	@$(MAKE) --no-print-directory interop-node || echo 'WARNING: no Node clients; the tests with them will be skipped'
 	@set -e; if [ -x $(INTEROP)/bin/python ]; then \
 	  export CELERIAC_INTEROP_PYTHON="$(CURDIR)/$(INTEROP)/bin/python"; fi; \
+	if [ -x $(FLOWER)/bin/python ]; then export CELERIAC_FLOWER_PYTHON="$(CURDIR)/$(FLOWER)/bin/python"; fi; \
 	echo 'test: running pytest'; $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(DEV) ## formatting, lint, types (mypy and pyright), import contracts, spelling, links of the docs
@@ -82,6 +85,11 @@ interop-env: $(INTEROP)/.ready ## create .venv-celery with the newest Celery, fo
 $(INTEROP)/.ready: tools/setup.sh requirements/interop.txt
 	@tools/setup.sh $(INTEROP) "$(PYTHON)" -r requirements/interop.txt && touch $@
 
+flower-env: $(FLOWER)/.ready ## create .venv-flower with the newest Flower, for the test that lets it watch our workers
+
+$(FLOWER)/.ready: tools/setup.sh requirements/flower.txt
+	@tools/setup.sh $(FLOWER) "$(PYTHON)" -r requirements/flower.txt && touch $@
+
 interop-node: $(NODE)/node_modules/.ready ## install the Node clients of Celery's protocol, for the interop tests
 
 $(NODE)/node_modules/.ready: $(NODE)/package-lock.json
@@ -89,5 +97,5 @@ $(NODE)/node_modules/.ready: $(NODE)/package-lock.json
 	@echo 'interop-node: installing the pinned packages of $(NODE)'; cd $(NODE) && npm ci --silent && touch node_modules/.ready
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(INTEROP) $(PEERS) $(OLD_PEERS) $(NODE)/node_modules \
+	rm -rf $(VENV) $(INTEROP) $(FLOWER) $(PEERS) $(OLD_PEERS) $(NODE)/node_modules \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

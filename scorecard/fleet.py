@@ -113,7 +113,7 @@ class Worker(Helper):
 
     def started(self) -> int:
         """How often a worker of this name has reported for work."""
-        return self.words().count("ready")
+        return self.words().count(f"{self.name}@lab ready")
 
     def kill(self) -> list[int]:
         """``kill -9`` of the parent alone; the pids that should be gone by that."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # of Ctrl-C need what a terminal gives.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: workers would take it for their user's wish
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _redis() -> Iterator[RedisServer]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = {".venv", ".venv-celery", ".git", "node_modules"}
+SKIPPED = {".git", "node_modules"}
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]*`")
@@ -18,8 +18,12 @@ _LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 
 
+def is_skipped(page: Path) -> bool:
+    return any(part in SKIPPED or part.startswith(".venv") for part in page.parts)
+
+
 def pages() -> list[Path]:
-    return sorted(page for page in ROOT.rglob("*.md") if not SKIPPED & set(page.relative_to(ROOT).parts))
+    return sorted(page for page in ROOT.rglob("*.md") if not is_skipped(page.relative_to(ROOT)))
 
 
 def anchors(page: Path) -> set[str]:

@@ -61,6 +61,7 @@ def _bytes(limit: int | None) -> str:
 BROKER_ROWS: Mapping[str, Callable[[Capabilities], str]] = {
     "accepted means stored": lambda facts: _yes(facts.confirms),
     "messages survive a restart of the broker": lambda facts: _yes(facts.survives_restart),
+    "Celery's workers may be there too": lambda facts: _yes(facts.celery),
     "work of a dead worker comes back by itself": lambda facts: _yes(facts.leases),
     "starts are counted, so a killer task ends": lambda facts: _yes(facts.counts_attempts),
     "dead letters and quarantine": lambda facts: _yes(facts.dead_letters),

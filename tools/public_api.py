@@ -14,8 +14,9 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 #: besides every base.py
 MODULES = [
-    "celeriac", "celeriac.testing", "celeriac.exceptions", "celeriac.result", "celeriac.states", "celeriac.utils",
-    "celeriac.utils.log",
+    "celeriac", "celeriac.testing", "celeriac.events", "celeriac.exceptions", "celeriac.result", "celeriac.states",
+    "celeriac.utils", "celeriac.utils.log", "celeriac.bootsteps", "celeriac.loaders.base", "celeriac.loaders.app",
+    "celeriac.loaders.default",
 ]  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scorecard.experiments import brokers, data, kills, results, sentinel, times, wire
+from scorecard.experiments import brokers, control, data, kills, results, sentinel, stops, times, wire
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 
-__all__ = ["CATALOGUE", "Experiment", "brokers", "data", "kills", "results", "sentinel", "times", "wire"]
+__all__ = [
+    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "results", "sentinel", "stops", "times", "wire",
+]  # fmt: skip

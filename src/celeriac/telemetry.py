@@ -120,6 +120,7 @@ class WorkerStopping(Event):
     how: str  #: warm, soft, cold
     grace: float
     sig: str = ""  #: the signal that asked for it
+    restart: bool = False  #: to begin again; what runs is given the time that it needs
 
 
 class WorkerStopped(Event):

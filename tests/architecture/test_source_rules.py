@@ -19,6 +19,7 @@ TIME_DOORS = {
 CHANCE_DOORS = {"ids.py", "embedded/file.py"}  # file.py spreads the tries for a lock; nothing depends on it
 ENVIRONMENT_DOORS = {
     "settings/loading.py",
+    "cli/origin.py",  # how this process was called
     "cli/invocation.py",  # writes -b and --result-backend for the processes it starts
 }
 

@@ -14,6 +14,7 @@ from celeriac.redis.connect import open_link
 from celeriac.redis.records import Records
 from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
 from celeriac.testing.servers import RedisServer
+from celeriac.transports.base import Heard, QueueSpec
 from celeriac.transports.redis.transport import RedisTransport
 
 if TYPE_CHECKING:
@@ -67,6 +68,31 @@ class TestRedis(TransportSuite):
     @pytest.fixture
     def driver(self, server: RedisServer) -> TransportDriver:
         return redis_driver(flushed(server.url()), ShortLeases)
+
+
+@pytest.mark.parametrize("kind", ["fanout", "topic"])
+def test_what_is_no_message_is_handed_out_as_such(server: RedisServer, kind: str) -> None:
+    """A channel is open to everybody: whoever listens counts it, and believes nothing of it."""
+    transport = RedisTransport(flushed(server.url()), ShortLeases, SYSTEM_CLOCK)
+    broadcast = transport.broadcast()
+    ear = QueueSpec(name="ear", exchange="shouts", exchange_type=kind, routing_key="#", auto_delete=True)
+    subscription = broadcast.subscribe(ear)
+    stranger = open_link(address_of(server.url(), setting="broker_url", options={}))
+    channel = "/0.shouts" if kind == "fanout" else "/0.shouts/any.key"
+    try:
+        said = [b"this is no JSON", b"[1]", b'{"method": "shutdown"}']
+        for payload in said:
+            stranger.call("PUBLISH", channel, payload)
+        heard: list[Heard] = []
+        ends = time.monotonic() + 30
+        while len(heard) < len(said) and time.monotonic() < ends:
+            heard += subscription.receive(10, 0.5)
+    finally:
+        stranger.close()
+        subscription.close()
+        broadcast.close()
+    assert all(one.malformed and not one.envelope.body for one in heard)
+    assert len(heard) == len(said)
 
 
 class Prefixed(ShortLeases):

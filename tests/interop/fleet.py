@@ -28,7 +28,7 @@ CELERY_PYTHON = os.environ.get("CELERIAC_INTEROP_PYTHON")
 PARTY = Path(__file__).parent / "party"
 CELERY, OURS = "celery", "celeriac"
 #: seconds for whatever ought to happen at once
-SOON = 20.0
+SOON = 45.0
 
 #: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
 DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]

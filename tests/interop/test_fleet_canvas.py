@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import CELERY, OURS
+from fleet import CELERY, OURS, SOON
 
 if TYPE_CHECKING:
     from fleet import Place
@@ -122,4 +122,5 @@ def test_a_group_as_a_step_of_a_chain(apart: Place, direction: Direction, reques
         request.applymarker(pytest.mark.xfail(reason=NO_STEPS, strict=True))
     chain = [step("add", "here", 1, 1), {"group": [step("mark", "there"), step("mark", "there")]}]
     sent = apart.ask(CELERY, "canvas", kind="chain", parts=chain)
-    apart.until(lambda: len(apart.notes("mark", *sent["group"])) == 2, timeout=0.8)
+    patience = 1.0 if direction[0] == OURS else SOON
+    apart.until(lambda: len(apart.notes("mark", *sent["group"])) == 2, timeout=patience)

@@ -20,6 +20,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: deadlines are for what hangs, and not for a machine that does many things at once
+SLOW = 3
+
 APP = '''
 import os, sys, time, signal
 from celeriac import Celeriac
@@ -111,7 +114,7 @@ class House:
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=self.folder, env=self.env, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
         )  # fmt: skip
         self._processes.append(process)
         return process
@@ -165,12 +168,11 @@ class House:
 
     def until(self, holds: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
         """Poll for an effect of other processes; fails with what was seen when the deadline is over."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + SLOW * timeout
         while not holds():
             if time.monotonic() > deadline:
-                pytest.fail(
-                    f"not within {timeout} s: {what or holds}; states {len(self.states())}, waiting {self.waiting()}"
-                )
+                seen = f"states {len(self.states())}, waiting {self.waiting()}"
+                pytest.fail(f"not within {SLOW * timeout} s: {what or holds}; {seen}")
             time.sleep(0.02)
 
     def integrity(self) -> str:
@@ -214,7 +216,7 @@ class Worker:
 
     def wait_for(self, text: str, timeout: float = 20.0) -> str:
         """The first line with ``text``, waiting for it."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + SLOW * timeout
         seen = 0
         with self._news:
             while True:
@@ -224,7 +226,7 @@ class Worker:
                 seen = len(self.lines)
                 left = deadline - time.monotonic()
                 if left <= 0 or "<end of output>" in self.lines:
-                    pytest.fail(f"{text!r} did not appear within {timeout} s:\n{self.log}")
+                    pytest.fail(f"{text!r} did not appear within {SLOW * timeout} s:\n{self.log}")
                 self._news.wait(left)
 
     def children(self) -> list[int]:

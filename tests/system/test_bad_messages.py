@@ -75,7 +75,7 @@ def test_wrong_arity_is_the_tasks_own_failure(house: House) -> None:
     house.worker("-c", "1")
     house.python(SEND + 'put(b"[[1, 2, 3], {}, null]", id="arity"); add.delay(1, 1)')
     house.until(lambda: house.states().get("arity") == "FAILURE")
-    text = house.python('r = app.AsyncResult("arity").get(propagate=False, timeout=5); print(type(r).__name__, r)')
+    text = house.python('r = app.AsyncResult("arity").get(propagate=False, timeout=30); print(type(r).__name__, r)')
     assert text.startswith("TypeError")
 
 

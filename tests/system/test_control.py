@@ -70,7 +70,7 @@ def test_waiting_kept_and_running_tasks_are_revoked(house: House, app: Celeriac)
     house.until(lambda: len(only(app.control.broadcast("reserved", destination=[NODE], reply=True))) == 2)
     waiting.revoke()
     with pytest.raises(TaskRevokedError, match="revoked"):
-        waiting.get(timeout=10)
+        waiting.get(timeout=30)
     soon.revoke()
     with pytest.raises(TaskRevokedError):
         soon.get(timeout=20)
@@ -84,7 +84,7 @@ def test_waiting_kept_and_running_tasks_are_revoked(house: House, app: Celeriac)
     assert only(said)["ok"].startswith("terminate: ")
     for task in running:
         with pytest.raises(TaskRevokedError, match="terminated"):
-            task.get(timeout=10)
+            task.get(timeout=30)
     assert time.monotonic() - began < 8
     assert behind.get(timeout=20) == 4
     assert {note[1] for note in house.notes("start")} == {*(task.id for task in running), behind.id}
@@ -123,7 +123,7 @@ def test_queues_come_and_go(house: House, app: Celeriac) -> None:
     long = app.send_task("house.mark", (1, 2.5))
     house.until(lambda: house.notes("start"))
     assert only(app.control.add_consumer("extra", destination=[NODE], reply=True)) == {"ok": "add consumer extra"}
-    assert app.send_task("house.mark", (2,), queue="extra").get(timeout=10) == 2
+    assert app.send_task("house.mark", (2,), queue="extra").get(timeout=30) == 2
     for queue in ("extra", "celery"):
         said = only(app.control.cancel_consumer(queue, destination=[NODE], reply=True))
         assert said == {"ok": f"no longer consuming from {queue}"}
@@ -221,11 +221,11 @@ def test_the_command_line(house: House) -> None:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    assert f"->  {NODE}: OK\n    pong\n\n1 node online." in ran("inspect", "ping", "-t", "0.5")
+    assert f"->  {NODE}: OK\n    pong\n\n1 node online." in ran("inspect", "ping", "-t", "2")
     assert json.loads(ran("inspect", "stats", "-j", "-d", NODE))[NODE]["pid"] == worker.pid
-    status = json.loads(ran("status", "-j", "-t", "0.5"))
+    status = json.loads(ran("status", "-j", "-t", "2"))
     assert [(row["worker"], row["pid"], row["slots"]) for row in status["workers"]] == [(NODE, worker.pid, 2)]
-    assert NODE in ran("status", "-t", "0.5")
+    assert NODE in ran("status", "-t", "2")
     assert "->  w1@house: ERROR\n    unknown task" in ran("control", "rate_limit", "nobody", "1/s", "-d", NODE)
     assert "Did you mean 'revoke'?" in ran("control", "revok", "x", code=2)
     assert "No nodes replied within time constraint" in ran("inspect", "ping", "-d", "else@where", "-t", "0.2", code=69)
@@ -239,11 +239,11 @@ def test_the_python_of_control(house: House, app: Celeriac) -> None:
     inspect = app.control.inspect(NODE, timeout=5.0, callback=heard.append)
     assert inspect.ping() == {"ok": "pong"}
     assert heard == [{NODE: {"ok": "pong"}}]
-    everybody = app.control.inspect(timeout=0.3)
+    everybody = app.control.inspect(timeout=2.0)
     assert everybody.clock()[NODE]["clock"] > 0
     assert everybody.query_task(["absent"]) == {NODE: {}}
     assert app.control.inspect(["x@y"], timeout=0.2).ping() is None
-    assert app.control.inspect(pattern="w*@house", matcher="glob", timeout=0.3).ping() == {NODE: {"ok": "pong"}}
+    assert app.control.inspect(pattern="w*@house", matcher="glob", timeout=2.0).ping() == {NODE: {"ok": "pong"}}
     assert app.control.inspect(pattern="x*", matcher="glob", timeout=0.3).ping() is None
     with pytest.raises(ValueError, match="must be a list"):
         app.control.broadcast("ping", destination=NODE)
@@ -364,7 +364,7 @@ def test_the_screen_on_a_terminal(house: House, app: Celeriac) -> None:
         os.write(ours, b"y")
         shows("REVOKED")
         with pytest.raises(TaskRevokedError):
-            task.get(timeout=10)
+            task.get(timeout=30)
         os.write(ours, b"q")
         ends = time.monotonic() + 15
         while process.poll() is None and time.monotonic() < ends:

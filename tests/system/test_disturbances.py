@@ -109,7 +109,7 @@ def test_two_interrupts_end_a_hanging_task(house: House, is_alive: Callable[[int
 
 def test_a_deleted_file_is_made_anew(house: House) -> None:
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=10)")
+    house.python("add.delay(1, 1).get(timeout=30)")
     for name in ("house.sqlite3",):
         (house.folder / name).unlink()
     answers = house.python("print([add.delay(n, 1).get(timeout=20) for n in range(5)])", timeout=90)
@@ -125,7 +125,7 @@ def test_a_deleted_folder_is_made_anew(house: House) -> None:
     data = house.folder / "data"
     house.file = data / "house.sqlite3"
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=10)")
+    house.python("add.delay(1, 1).get(timeout=30)")
     shutil.rmtree(data)
     answers = house.python("print([add.delay(n, 1).get(timeout=20) for n in range(5)])", timeout=90)
     assert answers.strip() == "[1, 2, 3, 4, 5]"
@@ -135,7 +135,7 @@ def test_a_deleted_folder_is_made_anew(house: House) -> None:
 
 def test_a_file_overwritten_with_garbage_ends_the_worker_with_a_clear_line(house: House) -> None:
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=10)")
+    house.python("add.delay(1, 1).get(timeout=30)")
     with house.file.open("r+b") as file:
         file.write(os.urandom(house.file.stat().st_size))
     for name in ("house.sqlite3-wal",):

@@ -105,7 +105,7 @@ def test_limits_hold(rich_house: House, pool: str) -> None:
 @pytest.mark.parametrize("pool", GREEN)
 def test_nothing_is_lost_when_stopped_under_load(rich_house: House, pool: str) -> None:
     house = rich_house
-    total, rounds = 1500, 10
+    total, rounds = 900, 6
     chance = random.Random(7)
     house.python(f"for n in range({total}): mark.delay(n, 0.05)")
     for number in range(rounds):

@@ -28,6 +28,7 @@ from celeriac.results.waiting import Waiter
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import record
 from celeriac.testing.servers import ClusterServers, RedisServer, SentinelGroup, ServerMissing, free_port
+from celeriac.wire.revocation import Revocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,6 +259,8 @@ def test_the_rights_of_the_docs_suffice_for_results(server: RedisServer):
                 store.save_group("g", b"payload", 60.0)
                 assert store.restore_group("g") == b"payload"
                 store.delete_group("g")
+                store.add_revocations([Revocation("gone")], 60.0)
+                assert len(store.read_revocations(0, 10).standing) == 1
                 assert not [finding for finding in store.examine() if finding.level != "note"]
             with contextlib.closing(open_link(address(f"redis://results:secret@127.0.0.1:{server.port}/0"))) as link:
                 for command in (("GET", "foreign"), ("KEYS", "*"), ("FLUSHALL",), ("PUBLISH", "celeryev", "x")):

@@ -18,6 +18,7 @@ from celeriac.testing.conformance.transport import casts, ear, message, numbered
 from celeriac.testing.servers import ClusterServers, RedisServer, SentinelGroup, ServerMissing
 from celeriac.transports.base import ACK, RELEASE, Bury, Park, QueueSpec, Route, Settlement
 from celeriac.transports.redis.transport import RedisTransport
+from celeriac.wire.revocation import Revocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,6 +128,8 @@ def is_a_broker(transport: RedisTransport) -> None:
     broadcast.publish([*casts("x", "fanout", [""]), *casts("r", "direct", ["k"])], soon)
     assert len(listening.receive(1, 5)) == 1
     assert len(replies.receive(1, 5)) == 1
+    transport.add_revocations([Revocation("gone")], 60.0)
+    assert [one.entry.value for one in transport.read_revocations(0, 10).standing] == ["gone"]
     for part in (listening, replies, broadcast, publisher, admin):
         part.close()
 

@@ -32,7 +32,7 @@ def noted(name):
 for name in (
     "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry", "task_received", "task_unknown",
     "task_revoked", "worker_init", "celeryd_init", "celeryd_after_setup", "worker_ready", "worker_shutting_down",
-    "worker_shutdown", "worker_process_init", "worker_process_shutdown", "after_setup_logger",
+    "worker_shutdown", "heartbeat_sent", "worker_process_init", "worker_process_shutdown", "after_setup_logger",
 ):
     getattr(signals, name).connect(noted(name), weak=False)
 """
@@ -57,7 +57,7 @@ def test_signals_reach_the_processes_they_belong_to(house: House) -> None:
         if not house.journal.exists():
             return False
         names = [line[0] for line in lines()]
-        return names.count("task_postrun") == 4 and {"task_unknown", "task_revoked"} <= set(names)
+        return names.count("task_postrun") == 4 and {"task_unknown", "task_revoked", "heartbeat_sent"} <= set(names)
 
     house.until(everything_happened, 30, "signals")
     os.kill(worker.process.pid, signal.SIGTERM)
@@ -71,7 +71,7 @@ def test_signals_reach_the_processes_they_belong_to(house: House) -> None:
     } <= in_child  # fmt: skip
     assert {
         "task_received", "task_unknown", "task_revoked", "worker_init", "celeryd_init", "celeryd_after_setup",
-        "worker_ready", "worker_shutting_down", "worker_shutdown", "after_setup_logger",
+        "worker_ready", "worker_shutting_down", "worker_shutdown", "heartbeat_sent", "after_setup_logger",
     } <= in_parent  # fmt: skip
     assert not {"task_prerun", "task_success"} & in_parent
     assert ("task_prerun", False, "args=[2, 3] task_id='good'") in heard

@@ -9,6 +9,7 @@ import pytest
 
 import celeriac
 from celeriac import errors
+from celeriac.events import Event, EventDispatcher, EventReceiver, group_from
 from celeriac.utils.log import get_task_logger
 
 
@@ -16,6 +17,12 @@ from celeriac.utils.log import get_task_logger
     ("module", "names"),
     [
         ("celeriac.exceptions", "Ignore Reject Retry MaxRetriesExceededError SoftTimeLimitExceeded TimeoutError"),
+        ("celeriac.events", "Event EventDispatcher EventReceiver group_from"),
+        ("celeriac.events.dispatcher", "EventDispatcher"),
+        ("celeriac.events.event", "Event group_from"),
+        ("celeriac.events.receiver", "EventReceiver"),
+        ("celeriac.events.snapshot", "Polaroid"),
+        ("celeriac.events.state", "State Task Worker"),
         ("celeriac.result", "AsyncResult EagerResult GroupResult ResultSet allow_join_result result_from_tuple"),
         ("celeriac.states", "PENDING SUCCESS FAILURE READY_STATES state precedence"),
         ("celeriac.utils", "uuid"),
@@ -32,8 +39,29 @@ def test_what_ported_code_imports_is_there(module: str, names: str):
 def test_they_are_the_same_objects():
     assert importlib.import_module("celeriac.exceptions").Retry is errors.Retry
     assert importlib.import_module("celeriac.result").AsyncResult is celeriac.AsyncResult
+    assert (
+        importlib.import_module("celeriac.events").EventReceiver
+        is importlib.import_module("celeriac.app.events").Receiver
+    )
     state = importlib.import_module("celeriac.states").state
     assert state("PENDING") < state("SUCCESS")
+
+
+def test_an_event_is_a_mapping():
+    made = Event("task-custom", {"uuid": "a"}, uuid="b")
+    assert {**made, "timestamp": 0} == {"type": "task-custom", "uuid": "b", "timestamp": 0}
+    assert Event("x", timestamp=5.0)["timestamp"] == 5.0
+    assert group_from("task-custom") == "task"
+    assert group_from("odd") == "odd"
+
+
+def test_a_receiver_that_ported_code_makes_belongs_to_the_current_app():
+    app = celeriac.Celeriac("heard", broker="memory://heard")
+    try:
+        assert EventReceiver(None, {"*": print}).app is app
+        assert EventDispatcher(None, "me@here").app is app
+    finally:
+        app.close()
 
 
 def test_a_task_logger_hangs_below_that_of_the_tasks():

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -36,7 +37,7 @@ from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import AlwaysEagerIgnored, ImproperlyConfigured
 from celeriac.ids import anonymous_node
 from celeriac.ids import task_id as new_id
-from celeriac.settings.loading import Configuration, zone
+from celeriac.settings.loading import Configuration, from_environment, zone
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -46,11 +47,12 @@ if TYPE_CHECKING:
     from celeriac.app.events import Events
     from celeriac.app.group_result import GroupResult as Group
     from celeriac.app.group_result import ResultSet as Results
+    from celeriac.app.loader import BaseLoader
     from celeriac.client.outbox import Outbox
     from celeriac.client.remote import Channel, Remote
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
-    from celeriac.results.base import Replies, ResultStore
+    from celeriac.results.base import Replies, ResultStore, Revocations
     from celeriac.rules.routing import Router
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
@@ -60,7 +62,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: arguments of Celery's constructor that choose parts we do not have
-_NOT_OURS = ("loader", "amqp", "events", "log", "control", "fixups")
+_NOT_OURS = ("amqp", "events", "log", "control", "fixups")
 
 
 class Celeriac:
@@ -73,7 +75,7 @@ class Celeriac:
         include: str | Sequence[str] | None = None, set_as_current: bool = True, tasks: TaskRegistry | None = None,
         changes: Mapping[str, Any] | None = None, config_source: Any = None, config_source_silent: bool = False,
         task_cls: type[BaseTask[Any, Any]] | str | None = None, autofinalize: bool = True, namespace: str | None = None,
-        strict_typing: bool = True, **settings: Any,
+        strict_typing: bool = True, loader: Any = None, **settings: Any,
     ) -> None:  # fmt: skip
         """Keywords beyond the named ones are settings: ``Celeriac("hello", task_acks_late=False)``."""
         for name in _NOT_OURS:
@@ -102,12 +104,17 @@ class Celeriac:
         self._parts: dict[str, Any] = {}
         self._parts_edition: object = None
         self._connections: dict[str, Any] = {}
+        self._own: dict[str, Any] = {}  #: parts that outlive :meth:`close`
+        #: options that the app adds to commands: ``user_options["worker"].add(click.Option(["--token"]))``
+        self.user_options: defaultdict[str, set[Any]] = defaultdict(set)
+        #: classes of ``celeriac.bootsteps`` that start and stop with a worker: ``steps["worker"].add(MyStep)``
+        self.steps: defaultdict[str, set[Any]] = defaultdict(set)
         self._by_name: dict[str, calls.Plan] = {}
         named = {"broker_url": broker, "result_backend": backend, "include": _as_list(include)}
         keywords = {**(changes or {}), **{key: value for key, value in named.items() if value}, **settings}
         self._arguments = {
             "main": main, "set_as_current": set_as_current, "autofinalize": autofinalize, "namespace": namespace,
-            "strict_typing": strict_typing, "config_source": config_source, "task_cls": task_cls,
+            "strict_typing": strict_typing, "config_source": config_source, "task_cls": task_cls, "loader": loader,
         }  # fmt: skip
         #: the configuration; reading it opens its sources, writing does not
         self.conf = Configuration(keywords, namespace=namespace)
@@ -115,6 +122,9 @@ class Celeriac:
             self.config_from_object(config_source, silent=config_source_silent)
         else:
             self.conf.config_from_envvar("CELERIAC_CONFIG_MODULE", silent=True)
+        self._loader = loader or from_environment("CELERIAC_LOADER", "CELERY_LOADER")
+        if self._loader:
+            self.conf.add_defaults(lambda: self.loader.read_configuration() or {})
         if set_as_current:
             self.set_current()
         remember_app(self)
@@ -183,6 +193,17 @@ class Celeriac:
     def either(self, default_key: str, *values: Any) -> Any:
         """The first value that is not ``None``, else the setting."""
         return next((value for value in values if value is not None), None) or self.conf.get(default_key)
+
+    @property
+    def loader(self) -> BaseLoader:
+        """Reads settings and is told of the worker's moments; another class of it is ``Celeriac(loader=…)``."""
+
+        def make() -> BaseLoader:
+            from celeriac.app.loader import loader_of
+
+            return loader_of(self, self._loader)
+
+        return cast("BaseLoader", self._own.get("loader") or self._own.setdefault("loader", make()))
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,6 +305,13 @@ class Celeriac:
         return cast("tuple[ResultStore | None]", self._connection("store", make))[0]
 
     @property
+    def revocations(self) -> Revocations | None:
+        """What keeps revoked tasks in mind for workers that are down; None where neither broker nor store does."""
+        from celeriac.results.base import registry_among
+
+        return registry_among(self.transport, self.store)
+
+    @property
     def replies(self) -> Replies | None:
         """The result store, if results are sent to the process that asked for them (``rpc://``)."""
         if not self.settings.result_backend:
@@ -352,9 +380,9 @@ class Celeriac:
 
     @property
     def control_channel(self) -> Channel:
-        from celeriac.app.wiring import control_channel_of
+        from celeriac.client.remote import Channel
 
-        return cast("Channel", self._part("control_channel", control_channel_of))
+        return cast("Channel", self._part("control_channel", Channel.of))
 
     @property
     def control(self) -> Control:
@@ -534,6 +562,10 @@ class Celeriac:
 
     def worker_registry(self) -> AppRegistry:
         """What a worker's children run tasks from; imports every task module."""
+        if self._loader:
+            from celeriac.app.loader import connect
+
+            connect(self.loader)
         self.import_default_modules()
         self.finalize()
         return AppRegistry(self)
@@ -650,7 +682,7 @@ class Celeriac:
         return GroupResult(id, results, parent, app=self)
 
     def revoke(self, task_id: str | Iterable[str], terminate: bool = False, **how: Any) -> Any:
-        """Take tasks back: no worker that lives now will run them; ``terminate`` ends those that run.
+        """Take tasks back: no worker will run them, one that is down now neither; ``terminate`` ends those that run.
 
         As ``app.control.revoke``, whose further options it takes.
         """

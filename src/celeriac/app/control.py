@@ -6,11 +6,14 @@ what they say as ``[{node: reply}]``, waiting ``timeout`` seconds for each furth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client.coroutines import in_thread
 from celeriac.client.remote import Question
+from celeriac.errors import CeleriacError
+from celeriac.wire.revocation import Revocation, revoked_ids, revoked_stamps, signal_name, stamp_values
 
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 #: what most orders return: nothing, or the replies
 Replies = list[dict[str, Any]] | None
 
+#: ids in one order; workers take twice as many
+_IDS_AT_ONCE = 5000
 #: keywords of every order that say how to ask, not what
 _HOW = frozenset({"reply", "timeout", "limit", "callback", "pattern", "matcher", "connection", "channel"})
 
@@ -195,18 +200,49 @@ class Control:
         self, task_id: str | Iterable[str], destination: Sequence[str] | None = None, terminate: bool = False,
         signal: Any = "SIGTERM", **how: Any,
     ) -> Replies:  # fmt: skip
-        """Keep tasks from being run, by id or ids; ``terminate`` ends those that run."""
-        ids = task_id if isinstance(task_id, str) else list(task_id)
-        arguments = {"task_id": ids, "terminate": terminate, "signal": _signal_name(signal)}
-        return self._order("revoke", arguments, destination, how)
+        """Keep tasks from being run, by id or ids; ``terminate`` ends those that run.
+
+        It lasts: workers that are down now read of it when they start. Raises ``OperationalError`` or ``BackendError``
+        where that could not be written down, after the workers that live were told.
+        """
+        ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        named = _signal_name(signal)
+        with self._written(revoked_ids(ids, _recorded(named) if terminate else "")):
+            replies: list[dict[str, Any]] = []
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                some: str | list[str] = ids[start : start + _IDS_AT_ONCE] if not isinstance(task_id, str) else task_id
+                arguments = {"task_id": some, "terminate": terminate, "signal": named}
+                replies += self._order("revoke", arguments, destination, dict(how)) or []
+        return replies if how.get("reply") else None
 
     def revoke_by_stamped_headers(
         self, headers: Mapping[str, Any], destination: Sequence[str] | None = None, terminate: bool = False,
         signal: Any = "SIGTERM", **how: Any,
     ) -> Replies:  # fmt: skip
-        """Keep tasks from being run that are stamped with these headers."""
-        arguments = {"headers": dict(headers), "terminate": terminate, "signal": _signal_name(signal)}
-        return self._order("revoke_by_stamped_headers", arguments, destination, how)
+        """Keep tasks from being run that are stamped with these headers; those that are sent later, too.
+
+        It lasts as :meth:`revoke` does, unless it is told to chosen workers alone (``destination``, ``pattern``).
+        """
+        named = _signal_name(signal)
+        arguments = {"headers": dict(headers), "terminate": terminate, "signal": named}
+        is_for_all = destination is None and not how.get("pattern")
+        entries = revoked_stamps(stamp_values(headers), _recorded(named) if terminate else "") if is_for_all else []
+        with self._written(entries):
+            return self._order("revoke_by_stamped_headers", arguments, destination, how)
+
+    @contextmanager
+    def _written(self, entries: list[Revocation]) -> Iterator[None]:
+        """Write down what is revoked, then tell whoever listens: even if the former has failed, which is said then."""
+        failure: CeleriacError | None = None
+        registry = self.app.revocations
+        if registry is not None and entries:
+            try:
+                registry.add_revocations(entries, self.app.settings.task_revoke_expires)
+            except CeleriacError as error:
+                failure = error
+        yield
+        if failure is not None:
+            raise failure
 
     def terminate(
         self, task_id: str | Iterable[str], destination: Sequence[str] | None = None, signal: Any = "SIGTERM",
@@ -305,6 +341,14 @@ class Control:
     apool_grow = in_thread(pool_grow)
     apool_shrink = in_thread(pool_shrink)
     ashutdown = in_thread(shutdown)
+
+
+def _recorded(signal: Any) -> str:
+    """As it stands in the registry: one that nobody knows ends nothing there, and the workers refuse it."""
+    try:
+        return signal_name(signal)
+    except ValueError:
+        return ""
 
 
 def _signal_name(signal: Any) -> Any:

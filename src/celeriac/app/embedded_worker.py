@@ -15,6 +15,7 @@ from celeriac.ids import node_name
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
     from celeriac.transports.base import QueueSpec
+    from celeriac.worker.options import UserSteps
 
 
 def worker_of(app: Celeriac, options: Mapping[str, Any]) -> Any:
@@ -37,7 +38,18 @@ def worker_of(app: Celeriac, options: Mapping[str, Any]) -> Any:
     return build_worker(
         WorkerOptions(hostname=hostname, queues=queues, app_name=app.name, **given), app.settings, registry.tasks,
         loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue,
+        find_queue=app.router.queue, steps=user_steps(app, {}),
+    )  # fmt: skip
+
+
+def user_steps(app: Celeriac, options: Mapping[str, Any]) -> UserSteps:
+    """What the app adds to its workers; ``options``: the values of its own options of the command line."""
+    from celeriac.app.wiring import declared_queue
+    from celeriac.worker.options import UserSteps
+
+    return UserSteps(
+        app, tuple(app.steps.get("worker", ())), tuple(app.steps.get("consumer", ())), dict(options),
+        lambda given: app.router.queue(given) if isinstance(given, str) else declared_queue(given, app.settings),
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from celeriac.app.cluster import State as ClusterState
 from celeriac.clock import SYSTEM_CLOCK
-from celeriac.errors import CeleriacError, MessageError
+from celeriac.current import get_current_app
+from celeriac.errors import CeleriacError, ImproperlyConfigured, MessageError
 from celeriac.transports.base import QueueSpec
 from celeriac.wire.envelope import Outgoing, Route
 from celeriac.wire.event_message import (
@@ -44,6 +45,14 @@ _PATIENCE = 2.0
 #: seconds without trying after the broker refused an event
 _PAUSE = 5.0
 _AT_ONCE = 500
+
+
+def _current_app() -> Celeriac:
+    """For classes that ported code makes itself. Raises ``ImproperlyConfigured``."""
+    app: Celeriac | None = get_current_app()
+    if app is None:
+        raise ImproperlyConfigured("There is no current app: say which with app=…, or make it with app.events")
+    return app
 
 
 class Events:
@@ -155,7 +164,7 @@ class EventDispatcher:
         groups: Iterable[str] | None = None, delivery_mode: int = 1, buffer_group: Iterable[str] | None = None,
         buffer_limit: int = 24, on_send_buffered: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
-        assert app is not None, "events are sent by an app: app.events.Dispatcher()"
+        app = app if app is not None else _current_app()
         self.app = app
         self.hostname = hostname or app.origin
         self.enabled = enabled
@@ -235,7 +244,7 @@ class Receiver:
         accept: Iterable[str] | None = None, queue_ttl: float | None = None, queue_expires: float | None = None,
         queue_exclusive: bool | None = None, queue_durable: bool | None = None,
     ) -> None:  # fmt: skip
-        assert app is not None, "events are heard by an app: app.events.Receiver()"
+        app = app if app is not None else _current_app()
         settings = app.settings
         self.app = app
         self.handlers = dict(handlers or {})
@@ -288,6 +297,9 @@ class Receiver:
             batch = subscription.receive(room, 0.5 if timeout is None else min(0.5, timeout))
             for heard in batch:
                 count += 1
+                if heard.malformed is not None:
+                    self.refused += 1
+                    continue
                 try:
                     found = decode_events(heard.envelope, self._accept)
                 except MessageError:

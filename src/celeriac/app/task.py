@@ -502,6 +502,11 @@ class Task(Generic[P, R]):
     # ── for the worker ───────────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def plain_body(self) -> Callable[..., Any] | None:
+        """What calling comes to while a request of this task is current; None: somebody else has a say in it."""
+        return self.run if type(self).__call__ is _OWN_CALL else None
+
+    @property
     def runnable_options(self) -> RunnableOptions:
         """Attributes and settings resolved, for worker and runner."""
         edition = self.app.edition
@@ -544,6 +549,10 @@ class AsyncTask(Task[P, R]):
     if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]  # the one difference
+
+
+#: what calls a task unless a subclass, or a tracer that wraps the method, does
+_OWN_CALL = Task.__call__
 
 
 class RequestStack:

@@ -18,7 +18,6 @@ from celeriac.settings.loading import embedded_path
 from celeriac.transports.base import Expects, QueueSpec, Transport
 
 if TYPE_CHECKING:
-    from celeriac.client.remote import Channel
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
 
@@ -124,6 +123,11 @@ def _queue_type(kind: str) -> dict[str, Any]:
     return {"x-queue-type": "quorum"} if kind == "quorum" else {}
 
 
+def declared_queue(given: Any, settings: Settings) -> QueueSpec:
+    """The declaration of a queue given as an entry of ``task_queues``. Raises ``ImproperlyConfigured``."""
+    return _queue(None, given, settings)
+
+
 def _queue(name: str | None, given: Any, settings: Settings) -> QueueSpec:
     if isinstance(given, str):
         given, name = {}, given
@@ -173,22 +177,6 @@ def routes_are_static(settings: Settings) -> bool:
     """Whether a task's name alone decides where its plain calls go."""
     routes = settings.task_routes
     return not routes or isinstance(routes, Mapping)
-
-
-def control_channel_of(settings: Settings) -> Channel:
-    from celeriac.client.remote import Channel
-    from celeriac.wire.serializers import accept_set
-
-    serializer = settings.task_serializer
-    return Channel(
-        exchange=settings.control_exchange,
-        durable=settings.control_queue_durable,
-        exclusive=settings.control_queue_exclusive,
-        expires=settings.control_queue_expires,
-        ttl=settings.control_queue_ttl,
-        serializer="json" if serializer == "pickle" else serializer,  # workers refuse it in requests
-        accept=accept_set(settings.accept_content),
-    )
 
 
 def policy_of(settings: Settings) -> PublishPolicy:

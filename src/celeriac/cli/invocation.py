@@ -13,10 +13,13 @@ import click
 import msgspec
 
 from celeriac.cli.failures import Failure, describe
+from celeriac.cli.origin import Origin
 from celeriac.errors import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
+else:
+    Celeriac = object
 
 
 class Invocation(msgspec.Struct, kw_only=True):
@@ -27,15 +30,20 @@ class Invocation(msgspec.Struct, kw_only=True):
     config_module: str | None
     color: bool
     quiet: bool
+    origin: Origin = msgspec.field(default_factory=Origin.of_this_process)
+    #: the app of ``-A``, or why there is none; each is found out once
+    found: Celeriac | Failure | None = None
 
     def apply(
-        self, *, broker: str | None, result_backend: str | None, config_module: str | None, workdir: str | None
-    ) -> None:
+        self, *, broker: str | None, result_backend: str | None, config_module: str | None, loader: str | None,
+        workdir: str | None,
+    ) -> None:  # fmt: skip
         """Make the options true for this process and those it starts, as Celery does: through the environment."""
         for name, value in (
             ("CELERIAC_BROKER_URL", broker),
             ("CELERIAC_RESULT_BACKEND", result_backend),
             ("CELERIAC_CONFIG_MODULE", config_module),
+            ("CELERIAC_LOADER", loader),
         ):
             if value:
                 os.environ[name] = value
@@ -85,6 +93,16 @@ class Invocation(msgspec.Struct, kw_only=True):
         return self._load(self.app_target), self.app_target
 
     def _load(self, target: str) -> Celeriac:
+        if self.found is None:
+            try:
+                self.found = self._find(target)
+            except Failure as failure:
+                self.found = failure
+        if isinstance(self.found, Failure):
+            raise self.found
+        return self.found
+
+    def _find(self, target: str) -> Celeriac:
         """The app with its configuration read, since the module of that may be missing or broken too."""
         from celeriac.settings.sources import import_configuration
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import celeriac
-from celeriac.cli.failures import explained
+from celeriac.cli.failures import Failure, explained
 from celeriac.cli.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: name → (where its click command lives, its line in ``celeriac --help``)
 COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("celeriac.cli.worker:worker", "Run tasks."),
+    "multi": ("celeriac.cli.multi.command:multi", "Start, stop and restart several workers in the background."),
     "call": ("celeriac.cli.call:call", "Send a task by its name and print its id."),
     "result": ("celeriac.cli.result:result", "Wait for the result of a task and print it."),
     "status": ("celeriac.cli.status:status", "Show the workers that answer, and what is in the queues."),
@@ -37,7 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 #: option names that belong before the sub-command
-_GLOBAL_OPTIONS = {"-A", "--app", "-b", "--broker", "--result-backend", "--config", "--workdir", "-C", "--no-color"}
+_GLOBAL_OPTIONS = {
+    "-A", "--app", "-b", "--broker", "--result-backend", "--config", "--workdir", "-C", "--no-color",
+    "--loader",
+}  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -72,6 +76,8 @@ class LazyGroup(click.Group):
             try:
                 return super().invoke(ctx)
             except click.NoSuchOption as error:
+                if isinstance(ctx.obj, Invocation) and isinstance(ctx.obj.found, Failure):
+                    raise ctx.obj.found from None  # perhaps an option of the app's
                 if error.option_name not in _GLOBAL_OPTIONS:
                     raise
                 name = ctx.invoked_subcommand or "COMMAND"
@@ -115,6 +121,10 @@ def _honour_environment(command: click.Command, name: str) -> None:
     help="The module with the settings.",
 )  # fmt: skip
 @click.option(
+    "--loader", metavar="MODULE:CLASS", envvar=["CELERIAC_LOADER", "CELERY_LOADER", "LOADER"],
+    help="The class that reads the settings and is told of the worker's moments.",
+)  # fmt: skip
+@click.option(
     "--workdir", metavar="FOLDER", type=click.Path(exists=True, file_okay=False),
     help="Go there first; modules are found there.",
 )  # fmt: skip
@@ -124,17 +134,35 @@ def _honour_environment(command: click.Command, name: str) -> None:
 @click.pass_context
 def main(
     ctx: click.Context, app_target: str | None, broker: str | None, result_backend: str | None,
-    config_module: str | None, workdir: str | None, no_color: bool, quiet: bool,
+    config_module: str | None, loader: str | None, workdir: str | None, no_color: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Distributed tasks for Python."""
     ctx.obj = Invocation(
         app_target=app_target, broker=broker, config_module=config_module, color=not no_color, quiet=quiet
     )
-    ctx.obj.apply(broker=broker, result_backend=result_backend, config_module=config_module, workdir=workdir)
+    ctx.obj.apply(
+        broker=broker, result_backend=result_backend, config_module=config_module, loader=loader, workdir=workdir
+    )
     if no_color:
         ctx.color = False
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+    elif app_target and not ctx.resilient_parsing and ctx.invoked_subcommand != "multi":
+        _add_user_options(ctx, ctx.invoked_subcommand)
+
+
+def _add_user_options(ctx: click.Context, name: str) -> None:
+    assert isinstance(ctx.command, click.Group)
+    command = ctx.command.get_command(ctx, name)
+    invocation: Invocation = ctx.obj
+    try:
+        app = invocation.app()
+    except Failure:
+        return  # the command will say so; if it does not need the app, it need not know
+    if command is not None and app.user_options:
+        from celeriac.cli.user_options import add_user_options
+
+        add_user_options(ctx, command, name, app)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celeriac.cli.failures import EX_CANTCREAT, fail
+from celeriac.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+#: seconds by which clocks may disagree about when a process began
+_SLACK = 2.0
 
 
 def holder(path: Path) -> int | None:
@@ -28,8 +32,43 @@ def holder(path: Path) -> int | None:
     except ProcessLookupError:
         return None
     except PermissionError:
-        return pid  # it lives, as somebody else
-    return pid
+        pass  # it lives, as somebody else
+    return None if _is_younger(pid, path) and not _is_ours(pid) else pid
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return b"celeriac" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _is_younger(pid: int, path: Path) -> bool:
+    """Whether the process began after the file was written: then the number is another's by now, as after a reboot."""
+    try:
+        ticks = int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+        )
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        age = uptime - ticks / os.sysconf("SC_CLK_TCK")
+        return SYSTEM_CLOCK.time() - path.stat().st_mtime > age + _SLACK
+    except (OSError, ValueError, IndexError):
+        return False  # this system does not tell
+
+
+def _bury(path: Path) -> None:
+    """Take a dead one's file away, and only that: another worker may be about to do the same."""
+    grave = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.rename(grave)
+    except OSError:
+        return
+    pid = holder(grave)
+    if pid is not None and pid != os.getpid():
+        with suppress(OSError):
+            grave.rename(path)
+        fail(f"The pid file {path} is held by process {pid}.", EX_CANTCREAT)
+    grave.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -38,7 +77,7 @@ def held(path: Path) -> Generator[None]:
     pid = holder(path)
     if pid is not None and pid != os.getpid():
         fail(f"The pid file {path} is held by process {pid}.", EX_CANTCREAT)
-    path.unlink(missing_ok=True)
+    _bury(path)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
     except OSError as error:

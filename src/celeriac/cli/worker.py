@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import shlex
-from contextlib import ExitStack
+import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from celeriac.cli.failures import Failure, describe
+from celeriac.cli.additions import add, additions_of
+from celeriac.cli.detach import Background, detach
+from celeriac.cli.failures import EX_CANTCREAT, Failure, describe, fail
 from celeriac.cli.invocation import Invocation, pass_invocation
+from celeriac.cli.nodes import expand_node, expand_path
 from celeriac.cli.options import AUTOSCALE, COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
+from celeriac.cli.origin import DETACHED, EarlyHangup, pop_marker
 from celeriac.cli.pidfile import held
+from celeriac.cli.privileges import drop_privileges, set_umask
 from celeriac.errors import QueueNotFound
 from celeriac.ids import node_name
 
@@ -22,16 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from celeriac.app.celery import Celeriac
-    from celeriac.executors.base import Loader, Registry
+    from celeriac.executors.base import Loader
     from celeriac.transports.base import QueueSpec
+    from celeriac.worker.assembly import Worker
     from celeriac.worker.options import WorkerOptions
-
-
-def expand_path(template: str, node: str) -> str:
-    """A log or pid file's name with ``%h %n %d %p %i %I %%`` filled in for the worker's own process."""
-    name, _, host = node.partition("@")
-    table = {"%h": host, "%n": name, "%d": host.partition(".")[2], "%p": node, "%i": "0", "%I": "", "%%": "%"}
-    return re.sub(r"%[hndpiI%]", lambda found: table[found[0]], template)
+    from celeriac.worker.restart import Restart
 
 
 def select_queues(
@@ -82,99 +80,125 @@ def select_queues(
 @click.option("-E", "--task-events", "--events", is_flag=True, help="Send task events to monitors.")
 @click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), expose_value=False, hidden=True)
 @click.option("--without-gossip", is_flag=True, expose_value=False, hidden=True)
-@click.option("--without-mingle", is_flag=True, expose_value=False, hidden=True)
+@click.option("--without-mingle", is_flag=True, help="Do not ask other workers what is revoked.")
+@click.option("--probes", metavar="HOST:PORT", help="Answer /live, /ready and /metrics there over HTTP.")
 @click.option("--without-heartbeat", is_flag=True, help="Send monitors no signs of life.")
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1), default=2.0, help="Seconds between two of them.")
 @later_release("-B", "--beat", what="The embedded beat")
-@later_release("-D", "--detach", what="Detaching")
-@later_release("-S", "--statedb", what="The state database")
+@click.option(
+    "-D", "--detach", is_flag=True, help="Go to the background; the command returns when the worker is ready."
+)
+@click.option("--reload", is_flag=True, help="Restart when files of the app change; for development.")
+@click.option("--load-only", is_flag=True, hidden=True)
+@click.option("-S", "--statedb", metavar="FILE", help="Keep revoked ids there over a restart; takes %n, %h as -n does.")
 @later_release("-s", "--schedule", "--schedule-filename", what="The embedded beat")
 @later_release("--scheduler", what="The embedded beat")
-@later_release("--uid", what="Changing the user")
-@later_release("--gid", what="Changing the group")
-@later_release("--umask", what="Setting the umask")
-@later_release("--executable", what="Detaching")
+@click.option("--uid", metavar="USER", help="Become this user, by name or number; as root only.")
+@click.option("--gid", metavar="GROUP", help="Become this group. Default: that of --uid.")
+@click.option("--umask", metavar="OCTAL", help="Take these rights off files that are made.")
+@click.option("--executable", metavar="PYTHON", help="The interpreter that --detach starts.")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED)
 @pass_invocation
 def worker(invocation: Invocation, /, **options: Any) -> None:
     """Run tasks until told to stop.
 
     SIGTERM or Ctrl-C: finish what runs, give the rest back, end. A second time: stop what runs too.
+    SIGHUP: finish what runs, then start anew with the code of today.
     Settings may follow after --, as in: celeriac -A proj worker -- worker.prefetch_multiplier=1
     """
-    app, target = invocation.app_with_tasks()
-    node = node_name(options["hostname"])
-    additions = _additions(options)
-    _add(app, additions)
-    with ExitStack() as stack:
-        if options["pidfile"]:
-            stack.enter_context(held(Path(expand_path(options["pidfile"], node))))
-        status = run_worker(app, worker_options(app, node, options, invocation), additions.loader(target))
+    hangup = EarlyHangup()
+    is_detached = pop_marker(DETACHED)
+    if options["detach"] and not is_detached and not options["load_only"] and "C_FAKEFORK" not in os.environ:
+        app, _ = invocation.app_with_tasks()  # what is wrong with it is better said here
+        executable = _first(options["executable"], app.settings.worker_executable)
+        raise click.exceptions.Exit(detach(invocation.origin, executable, invocation.quiet))
+    restart = invocation.origin.as_restart(
+        is_detached, on_hangup=hangup.means_restart, on_change=options["reload"]
+    )  # fmt: skip
+    try:
+        status = _run(invocation, options, restart, hangup)
+    except click.exceptions.Exit:
+        raise
+    except Exception as error:
+        if not options["reload"] or options["load_only"]:
+            raise
+        _wait_for_repair(error, restart)
     raise click.exceptions.Exit(status)
 
 
-class Additions(NamedTuple):
-    """What the command line adds to an app; the worker's children load the app anew and need the same."""
-
-    include: tuple[str, ...]
-    settings: tuple[str, ...]  #: as written after ``--``
-
-    def apply(self, app: Celeriac) -> None:
-        """Import the modules, and set the settings over every other source of them."""
-        from celeriac.settings.overrides import parse_overrides
-
-        if self.settings:
-            app.conf.override(parse_overrides(self.settings, "worker"))
-        for module in self.include:
-            importlib.import_module(module)
-
-    def loader(self, target: str) -> Loader:
-        """How children get the same tasks."""
-        from celeriac.executors.base import Loader
-
-        if self == NOTHING_ADDED:
-            return Loader("celeriac.app.loading:load_registry", target)
-        words = [target, *(f"-I{module}" for module in self.include), "--", *self.settings]
-        return Loader("celeriac.cli.worker:load_registry", shlex.join(words))
-
-
-NOTHING_ADDED = Additions((), ())
-
-
-def load_registry(argument: str) -> Registry:
-    """In a child: the tasks of an app with what the command line added (see :meth:`Additions.loader`)."""
-    from celeriac.app.loading import find_app, load_registry
-
-    target, *words = shlex.split(argument)
-    end = words.index("--")
-    additions = Additions(tuple(word.removeprefix("-I") for word in words[:end]), tuple(words[end + 1 :]))
-    additions.apply(find_app(target))
-    return load_registry(target)
+def _run(invocation: Invocation, options: dict[str, Any], restart: Restart, hangup: EarlyHangup) -> int:
+    """Load, and work until told to stop; the exit status."""
+    app, target = invocation.app_with_tasks()
+    node = node_name(options["hostname"])
+    settings = app.settings
+    set_umask(_first(options["umask"], settings.worker_umask))
+    drop_privileges(_first(options["uid"], settings.worker_uid), _first(options["gid"], settings.worker_gid))
+    pid_file = _first(options["pidfile"], settings.worker_pidfile)
+    log_file = _first(options["logfile"], settings.worker_logfile)
+    additions = additions_of(options)
+    add(app, additions)
+    worker = worker_of(app, worker_options(app, node, options, invocation), additions.loader(target), options)
+    if options["load_only"]:
+        return 0
+    _check_log_file(expand_path(log_file, node) if log_file else None)
+    with held(Path(expand_path(pid_file, node))) if pid_file else nullcontext():
+        background = Background(expand_path(log_file, node) if log_file else None)
+        try:
+            status = run_worker(worker, background, restart, lambda: hangup.has_come)
+        except BaseException as error:
+            background.failed(error)
+            raise
+        if worker.is_restarting:
+            restart.begin_again()
+    return status
 
 
-def _add(app: Celeriac, additions: Additions) -> None:
+def run_worker(worker: Worker, background: Background, restart: Restart, early: Callable[[], bool]) -> int:
+    """Run it to its end; its exit status."""
+    from celeriac import telemetry
+
+    events = (telemetry.WorkerReady, telemetry.BrokerLost)  # what there is to see of the broker, is in the log
+    end = telemetry.subscribe(events, lambda event: background.ready())
     try:
-        additions.apply(app)
-    except ImportError as error:
-        raise Failure(f"-I: {describe(error)}") from error
+        return worker.run(restart, early)
+    finally:
+        end()
 
 
-def _additions(options: Mapping[str, Any]) -> Additions:
-    settings = list(options["settings"])
-    if options["pool_start_method"]:
-        settings.append(f"worker_pool_start_method={options['pool_start_method']}")
-    if options["disable_prefetch"]:
-        settings.append("worker_disable_prefetch=true")
-    if options["task_events"]:
-        settings.append("worker_send_task_events=true")
-    return Additions(tuple(options["include"] or ()), tuple(settings))
+def _wait_for_repair(error: Exception, restart: Restart) -> NoReturn:
+    """``--reload`` with code that does not load: say so, and try again when a file is saved."""
+    from celeriac.worker.reload import baseline, wait_for_change
+
+    folders = {os.getcwd(), restart.folder}
+    before = baseline(restart.since, folders)
+    failure = error if isinstance(error, Failure) else Failure(describe(error))
+    failure.show()
+    click.echo("Waiting for a file to be saved (--reload).", err=True)
+    found = wait_for_change(before, folders)
+    click.echo(f"{', '.join(map(os.path.basename, found[:3]))} changed: starting again", err=True)
+    restart.begin_again()
+
+
+def _first(option: Any, setting: Any) -> Any:
+    return setting if option is None else option
+
+
+def _check_log_file(path: str | None) -> None:
+    """A handler that opens it later could only complain to nobody."""
+    if path is None:
+        return
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        fail(f"The log file {path} cannot be written: {error.strerror}.", EX_CANTCREAT)
 
 
 def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocation: Invocation) -> WorkerOptions:
     """What ``build_worker`` is told."""
     from celeriac.worker.options import WorkerOptions
 
-    log_file = options["logfile"]
+    log_file = _first(options["logfile"], app.settings.worker_logfile)
     return WorkerOptions(
         hostname=node,
         queues=select_queues(app.queues, options["queues"], options["exclude_queues"], app.router.queue),
@@ -190,24 +214,34 @@ def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocat
         time_limit=options["time_limit"],
         soft_time_limit=options["soft_time_limit"],
         shutdown_grace=options["shutdown_grace"],
+        mingle=not options["without_mingle"],
+        state_file=state_file(app, options["statedb"], node),
         purge=options["purge"],
         task_events=True if options["task_events"] else None,
+        probes=options["probes"],
         heartbeat=not options["without_heartbeat"],
         heartbeat_interval=options["heartbeat_interval"],
         log_level=options["loglevel"],
-        log_file=expand_path(log_file, node) if log_file else None,
+        log_file=expand_node(log_file, node) if log_file else None,
         log_color=None if invocation.color else False,
         quiet=invocation.quiet,
         term_is_cold=invocation.term_is_cold,
     )
 
 
-def run_worker(app: Celeriac, options: WorkerOptions, loader: Loader) -> int:
-    """Build the worker and run it to its end; its exit status."""
+def state_file(app: Celeriac, given: str | None, node: str) -> str | None:
+    template = given or app.settings.worker_state_db
+    return expand_path(template, node) if template else None
+
+
+def worker_of(app: Celeriac, options: WorkerOptions, loader: Loader, given: dict[str, Any]) -> Worker:
+    """Import every task module, and build the worker."""
+    from celeriac.app.embedded_worker import user_steps
+    from celeriac.cli.user_options import chosen
     from celeriac.worker.assembly import build_worker
 
     tasks = app.worker_registry().tasks
     return build_worker(
         options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue,
-    ).run()  # fmt: skip
+        find_queue=app.router.queue, steps=user_steps(app, chosen(app, "worker", given)),
+    )  # fmt: skip

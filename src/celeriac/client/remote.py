@@ -17,9 +17,11 @@ from celeriac.errors import MessageError, OperationalError
 from celeriac.transports.base import QueueSpec
 from celeriac.wire.control_message import ControlRequest, ReplyTo, decode_reply, encode_request
 from celeriac.wire.envelope import Outgoing, Route
+from celeriac.wire.serializers import accept_set
 
 if TYPE_CHECKING:
     from celeriac.clock import Clock, LamportClock
+    from celeriac.settings import Settings
     from celeriac.transports.base import Broadcast, Subscription, Transport
 
 #: seconds that sending a request may take
@@ -41,6 +43,19 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float | None = 300.0
     serializer: str = "json"
     accept: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Channel:
+        serializer = settings.task_serializer
+        return cls(
+            exchange=settings.control_exchange,
+            durable=settings.control_queue_durable,
+            exclusive=settings.control_queue_exclusive,
+            expires=settings.control_queue_expires,
+            ttl=settings.control_queue_ttl,
+            serializer="json" if serializer == "pickle" else serializer,  # workers refuse it in requests
+            accept=accept_set(settings.accept_content),
+        )
 
     @property
     def requests(self) -> Route:
@@ -127,6 +142,9 @@ class Remote:
         until = self._clock.monotonic() + question.timeout
         while len(found) < limit and (left := min(until, last_call) - self._clock.monotonic()) > 0:
             for heard in subscription.receive(_AT_ONCE, left):
+                if heard.malformed is not None:
+                    self.refused += 1
+                    continue
                 try:
                     reply = decode_reply(heard.envelope, self._channel().accept)
                 except MessageError:

@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.transports.base import Ack, Bury, Delivery, Park, QueueSpec, Release
 from celeriac.transports.bindings import Binding, destinations
+from celeriac.wire.revocation import News, Standing, fresh_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from celeriac.transports.base import Outgoing, Settlement
     from celeriac.wire.envelope import Envelope, Route
     from celeriac.wire.result_record import ResultRecord
+    from celeriac.wire.revocation import Revocation
 
 #: (token, message id); the token is new for every claim
 Receipt = tuple[int, int]
@@ -73,6 +75,8 @@ class VolatileEngine:
         #: called, under no lock, after something changed: with the queues, with the task ids
         self.on_messages: set[Callable[[], None]] = set()
         self.on_records: set[Callable[[], None]] = set()
+        self._revoked: dict[Revocation, tuple[int, float]] = {}
+        self._revocations = itertools.count(1)
         self._audience: dict[str, set[Callable[[Envelope, Route], None]]] = {}
         self._bindings: dict[str, dict[tuple[str, str], Binding]] = {}
         self._ready: dict[str, list[tuple[int, float, int, Message]]] = {}
@@ -290,6 +294,26 @@ class VolatileEngine:
             before = len(self.buried)
             self.buried = [one for one in self.buried if one.expires_at is None or one.expires_at > now]
             return len(gone) + len(old) + before - len(self.buried)
+
+    # ── revocations ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float, now: float) -> None:
+        enough = now + fresh_ms(int(kept * 1000)) / 1000
+        with self.lock:
+            for entry in entries:
+                _, until = self._revoked.get(entry, (0, now))
+                if until <= now or until < enough:
+                    self._revoked.pop(entry, None)  # to the end of the order
+                    self._revoked[entry] = (next(self._revocations), now + kept)
+
+    def read_revocations(self, mark: int, limit: int, now: float) -> News:
+        with self.lock:
+            for entry in [entry for entry, (_, until) in self._revoked.items() if until <= now]:
+                del self._revoked[entry]
+            later = [(number, entry, until) for entry, (number, until) in self._revoked.items() if number > mark]
+        part = later[:limit]
+        standing = [Standing(entry, until - now) for _, entry, until in part]
+        return News(part[-1][0] if part else mark, standing, len(later) > limit)
 
     # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────
 

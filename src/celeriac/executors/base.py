@@ -13,14 +13,15 @@ import msgspec
 
 from celeriac.wire.envelope import Envelope, Outgoing
 from celeriac.wire.result_record import ResultRecord
+from celeriac.wire.sealed import opened
 
 if TYPE_CHECKING:
     from celeriac.executors.context import Context
 
 __all__ = [
-    "Cancel", "Envelope", "Executor", "Failed", "Ignored", "InWork", "Inspectable", "Loader", "LogOptions", "Lost",
-    "Outcome", "Outgoing", "PoolOptions", "Registry", "Rejected", "Renewable", "Request", "Resizable", "ResultRecord",
-    "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Cancel", "Condition", "Envelope", "Examinable", "Executor", "Failed", "Ignored", "InWork", "Inspectable",
+    "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Recalls", "Registry", "Rejected",
+    "Renewable", "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
 ]  # fmt: skip
 
 
@@ -29,7 +30,9 @@ class Request(msgspec.Struct, array_like=True, gc=False):
 
     id: str
     task: str
-    envelope: Envelope  #: headers already in protocol-2 form; body still serialized
+    #: Headers already in protocol-2 form, body still serialized; or the whole message as kombu's JSON, which is that
+    #: of a sender who follows the protocol. ``envelope`` opens it.
+    message: Envelope | bytes
     queue: str
     exchange: str
     routing_key: str
@@ -43,6 +46,14 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     #: The parent's word that the attempt has failed, an exception as data: it is not to be run but concluded, with
     #: hooks, error callbacks and record, for which the body must be read.
     failure: dict[str, Any] | None = None
+
+    @property
+    def envelope(self) -> Envelope:
+        """The message, opened. What has unreadable headers is shown with none."""
+        message = self.message
+        if type(message) is bytes:
+            message = self.message = opened(message)
+        return message  # type: ignore[return-value]  # narrowing by type() is cheaper
 
 
 class Succeeded(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -222,7 +233,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: fork where it is safe, else spawn
     start_method: Literal["fork", "spawn"] = "fork"
     #: at most this many requests are handed to a child beyond its slots, and only while its tasks are short
-    look_ahead: int = 64
+    look_ahead: int = 256
     #: seconds between the soft and the hard end of a task that is made to stop
     kill_grace: float = 3.0
     #: a shortened repr of results, for logs and events, is only made when somebody reads it
@@ -292,12 +303,38 @@ class Inspectable(Protocol):
         ...
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """How a pool is, at one moment."""
+
+    processes: int  #: that work or take work
+    #: of these, how many have been given work, run nothing, and have not been heard of for a moment
+    stalled: int
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """Optional, on an Executor: for probes."""
+
+    def condition(self) -> Condition:
+        """Microseconds per child. A single ``stalled`` means nothing, one that lasts means that a process hangs."""
+        ...
+
+
 @runtime_checkable
 class Resizable(Protocol):
     """Optional, on an Executor whose number of processes can change while it runs."""
 
     def resize(self, children: int) -> None:
         """Have so many processes from now on; what runs in those that go is let end. Does not block."""
+        ...
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """Optional, on an Executor that takes requests before it can run them."""
+
+    async def recall(self) -> Sequence[Request]:
+        """Start nothing more from now on; what has not started, at once. :meth:`Executor.stop` is still to come."""
         ...
 
 

@@ -97,14 +97,19 @@ class Context:
         self.update(*mappings, **values)
 
     @classmethod
-    def from_request(cls, request: Request, body: TaskBody, hostname: str) -> Context:
-        """The context of one attempt that a worker makes."""
+    def from_request(cls, request: Request, body: TaskBody, hostname: str, entered: bool = False) -> Context:
+        """The context of one attempt that a worker makes. ``entered``: the body is called, and not the task."""
         self = cls.__new__(cls)
-        # One mapping update instead of a dozen attribute writes: this runs for every task.
-        self.__dict__.update(
-            _request=request, id=request.id, task=request.task, args=body[0], kwargs=body[1], callbacks=body[2],
-            errbacks=body[3], chain=body[4], chord=body[5], hostname=hostname, called_directly=False,
-        )  # fmt: skip
+        args, kwargs, callbacks, errbacks, chain, chord = body
+        # One mapping instead of a dozen attribute writes: this runs for every task.
+        values = {
+            "_request": request, "id": request.id, "task": request.task, "args": args, "kwargs": kwargs,
+            "callbacks": callbacks, "errbacks": errbacks, "chain": chain, "chord": chord, "hostname": hostname,
+            "called_directly": False,
+        }  # fmt: skip
+        if entered:
+            values["_entered"] = True
+        self.__dict__ = values
         return self
 
     def __getattr__(self, name: str) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from celeriac import plugins
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError, UnsafeCombination
-from celeriac.executors.base import Cancel, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
+from celeriac.executors.base import Cancel, Condition, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
 from celeriac.executors.crews.loops import new_event_loop
 from celeriac.executors.runner import Runner
 from celeriac.executors.time_limits import ThreadWindow, Window
@@ -56,7 +56,7 @@ class InlineExecutor:
         self._is_stopping = False
         self._is_stopped = False
         self._given_up = False
-        self._stop_at = 0.0
+        self._stop_at: float | None = None  #: monotonic; None: not told to stop yet
         self._change = asyncio.Event()
         self._runner: Runner
         self._loop: asyncio.AbstractEventLoop
@@ -129,19 +129,30 @@ class InlineExecutor:
     def processes(self) -> Sequence[int]:
         return [os.getpid()]
 
-    async def stop(self, grace: float) -> Sequence[Request]:
-        """As the seam says, but what does not heed the soft end is left behind and reported as lost."""
-        deadline = self._clock.monotonic() + grace
+    def condition(self) -> Condition:
         with self._lock:
-            again, self._is_stopping = self._is_stopping, True
-            self._stop_at = min(self._stop_at, deadline) if again else deadline
+            return Condition(1, int(bool(self._waiting) and self._current is None))
+
+    async def recall(self) -> Sequence[Request]:
+        """What has not begun; the thread begins nothing more, and ends when it is idle."""
+        with self._lock:
+            self._is_stopping = True
             unstarted = list(self._waiting)
             self._waiting.clear()
             self._lock.notify()
+        return unstarted
+
+    async def stop(self, grace: float) -> Sequence[Request]:
+        """As the seam says, but what does not heed the soft end is left behind and reported as lost."""
+        deadline = self._clock.monotonic() + grace
+        unstarted = await self.recall()
+        again, self._stop_at = self._stop_at is not None, min(self._stop_at or deadline, deadline)
         if again:
-            await self._look_until(lambda: self._is_stopped, lambda: self._stop_at + 2 * self._options.kill_grace)
+            await self._look_until(
+                lambda: self._is_stopped, lambda: (self._stop_at or 0) + 2 * self._options.kill_grace
+            )
             return unstarted
-        await self._look_until(self._is_idle, lambda: self._stop_at)
+        await self._look_until(self._is_idle, lambda: self._stop_at or 0.0)
         if not self._is_idle():
             self._interrupt(self._number, "stopped")
             end = self._clock.monotonic() + self._options.kill_grace

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import re
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
@@ -67,22 +68,24 @@ def level_of(level: str | int) -> int:
     return number
 
 
-def setup(options: LogOptions, stream: TextIO | None = None) -> None:
+def setup(options: LogOptions, stream: TextIO | None = None, place: int = 0) -> None:
     """Send log lines where the options say. Replaces the root logger's handlers unless told not to.
 
+    ``place``: of a child among the children, from 1; a file's name may have it (``%i``, ``%I``).
     Does nothing where a receiver of ``setup_logging`` sees to it.
     """
     level = level_of(options.level)
+    file = None if options.file is None else file_of(options.file, place)
     facts = {
-        "loglevel": level, "logfile": options.file, "format": options.format, "colorize": options.color,
+        "loglevel": level, "logfile": file, "format": options.format, "colorize": options.color,
     }  # fmt: skip
     if signals.setup_logging.has_listeners():
         signals.setup_logging.send(sender=None, **facts)
         return
     # the process's own stderr: sys.stderr may lead back into the log
     out = stream or sys.__stderr__ or sys.stderr
-    color = bool(options.color) if options.file is not None or options.color is not None else out.isatty()
-    handler, task_handler = _handler(options.file, out), _handler(options.file, out)
+    color = bool(options.color) if file is not None or options.color is not None else out.isatty()
+    handler, task_handler = _handler(file, out), _handler(file, out)
     handler.setFormatter(ColorFormatter(options.format, options.date_format, color))
     task_handler.setFormatter(TaskFormatter(options.task_format, options.task_date_format, color))
     root = logging.getLogger()
@@ -102,6 +105,12 @@ def setup(options: LogOptions, stream: TextIO | None = None) -> None:
     signals.after_setup_logger.send(sender=None, logger=root, **facts)
     facts["format"] = options.task_format
     signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger(TASK_LOGGERS[0]), **facts)
+
+
+def file_of(template: str, place: int) -> str:
+    """The file of one process: ``%i`` is its place, 0 for the parent; ``%I`` is ``-1`` and so on, or nothing."""
+    table = {"%i": str(place), "%I": f"-{place}" if place else "", "%%": "%"}
+    return re.sub("%[iI%]", lambda found: table[found[0]], template)
 
 
 def _handler(file: str | None, out: TextIO) -> logging.Handler:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -36,10 +37,8 @@ from celeriac.wire.failure import exception_from_wire, traceback_text
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.result_record import encode_record
 from celeriac.wire.safe_repr import safe_repr
-from celeriac.wire.task_message import read_body
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from celeriac.wire.sealed import Essentials, essentials_of
+from celeriac.wire.task_message import load, read_plain_body, shape_body
 
 _log = logging.getLogger("celeriac.task")
 
@@ -55,6 +54,8 @@ class _Known(msgspec.Struct):
     task: base.Runnable
     options: base.RunnableOptions
     is_coroutine: bool
+    call: Callable[..., Any]
+    entered: bool  #: ``call`` is the body itself
 
 
 class _Attempt(msgspec.Struct, gc=False):
@@ -62,6 +63,8 @@ class _Attempt(msgspec.Struct, gc=False):
     task: base.Runnable
     options: base.RunnableOptions
     context: Context
+    message: Essentials
+    call: Callable[..., Any]
     ignored: bool  #: nobody wants the result
     began: float  #: monotonic
 
@@ -80,6 +83,8 @@ class Runner:
         self._limits = limits
         self._show_results = show_results
         self._known: dict[str, _Known] = {}
+        #: the last second that was written, and how
+        self._moment = (-1, "")
         #: a task has raised SystemExit or KeyboardInterrupt
         self.wants_exit = False
 
@@ -111,7 +116,7 @@ class Runner:
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
-                value = task(*context.args, **context.kwargs)
+                value = attempt.call(*context.args, **context.kwargs)
                 window.close()
             except BaseException as error:
                 window.close()
@@ -140,7 +145,7 @@ class Runner:
             try:
                 window.open()
                 task.before_start(request.id, context.args, context.kwargs)
-                value = await InterruptibleCoroutine(task(*context.args, **context.kwargs), window)
+                value = await InterruptibleCoroutine(attempt.call(*context.args, **context.kwargs), window)
                 window.close()
             except BaseException as error:
                 window.close()
@@ -157,23 +162,34 @@ class Runner:
             return self._refused(request, NotRegistered(request.task), None)
         options = known.options
         try:
-            body = read_body(request.envelope, options.accept_content, self._limits)
+            found = essentials_of(request.message, self._limits)
+            body = None
+            if found.content_type == "application/json" and found.compression is None:
+                body = read_plain_body(found.body, options.accept_content, self._limits)
+            if body is None:
+                body = shape_body(
+                    load(
+                        found.body, found.compression, found.content_type, found.content_encoding,
+                        options.accept_content, self._limits,
+                    )
+                )  # fmt: skip
         except MessageError as error:
             return self._refused(request, error, options)
         except Exception as error:  # a decoder's fault must not end the process
             refusal = InvalidTaskError(f"the body of {request.task}[{request.id}] cannot be read: {error!r}")
             return self._refused(request, refusal, options)
-        context = Context.from_request(request, body, self._hostname)
-        ignored = request.envelope.headers.get("ignore_result")
+        context = Context.from_request(request, body, self._hostname, known.entered)
+        ignored = found.ignore_result
         if ignored is None:
             ignored = options.ignore_result
-        return _Attempt(request, known.task, options, context, bool(ignored), began)
+        return _Attempt(request, known.task, options, context, found, known.call, bool(ignored), began)
 
     def _look_up(self, name: str) -> _Known | None:
         task = self._registry.tasks.get(name)
         if task is None:
             return None
-        known = _Known(task, task.runnable_options, bool(task.is_coroutine))
+        body: Callable[..., Any] | None = getattr(task, "plain_body", None)
+        known = _Known(task, task.runnable_options, bool(task.is_coroutine), body or task, body is not None)
         self._known[name] = known
         return known
 
@@ -353,7 +369,7 @@ class Runner:
         self, attempt: _Attempt, status: str, result: Any, traceback: str | None = None, ready: bool = True
     ) -> ResultRecord:
         request, options, context = attempt.request, attempt.options, attempt.context
-        envelope = request.envelope
+        message = attempt.message
         children = context.__dict__.get("children")
         return encode_record(
             task_id=request.id,
@@ -362,12 +378,12 @@ class Runner:
             traceback=traceback,
             children=[_storable(child) for child in children] if children else (),
             date_done=self._now_text() if ready else None,
-            group_id=envelope.headers.get("group"),
-            parent_id=envelope.headers.get("parent_id"),
+            group_id=message.group,
+            parent_id=message.parent_id,
             extended=self._extended(attempt) if options.result_extended else None,
             serializer=options.result_serializer,
             expires_in=options.result_expires,
-            reply_to=envelope.properties.get("reply_to") or None,
+            reply_to=message.reply_to or None,
         )
 
     def _extended(self, attempt: _Attempt) -> dict[str, Any]:
@@ -383,7 +399,13 @@ class Runner:
         return values
 
     def _now_text(self) -> str:
-        return datetime.fromtimestamp(self._clock.time(), UTC).isoformat()
+        now = self._clock.time()
+        second = int(now)
+        known, text = self._moment
+        if known != second:  # a third of the record's cost otherwise
+            text = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+            self._moment = second, text
+        return f"{text}.{int((now - second) * 1e6):06d}+00:00"
 
 
 def _tell_prerun(attempt: _Attempt) -> None:

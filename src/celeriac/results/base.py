@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from celeriac.wire.result_record import ResultRecord
+from celeriac.wire.revocation import News, Revocation, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Bucket", "GroupStore", "Replies", "ResultRecord", "ResultStore", "StoreCapabilities", "Watches"]
+__all__ = [
+    "Bucket", "GroupStore", "News", "Replies", "ResultRecord", "ResultStore", "Revocation", "Revocations", "Standing",
+    "StoreCapabilities", "Watches",
+]  # fmt: skip
 
 #: seconds that a look at the store may take for which there is no time left
 LEAST_LOOK = 0.25
@@ -92,6 +96,30 @@ class Replies(Protocol):
         """Where this process listens: the ``reply_to`` of its calls. Listens from the first call on, so that blocks;
         the others cost nothing. Raises ``BackendError``."""
         ...
+
+
+@runtime_checkable
+class Revocations(Protocol):
+    """Optional, also for brokers: keeps what is not to run any more, for workers that were not there to hear it.
+
+    Blocking, thread-safe; raises what the driver raises elsewhere. Entries vanish after their time.
+    """
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        """Add them for ``kept`` seconds. Idempotent; what is there already is news again only if it would have ended
+        a good deal earlier."""
+        ...
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        """Up to ``limit`` of those that came after ``mark``, oldest first; 0: from the first. Nothing new costs one
+        short look. May bring an entry a second time, never leaves one out."""
+        ...
+
+
+def registry_among(*drivers: object) -> Revocations | None:
+    """The first of these that keeps revocations. Every process of an app has to choose the same: the broker comes
+    first, as senders may have no result store."""
+    return next((driver for driver in drivers if isinstance(driver, Revocations)), None)
 
 
 class Bucket(Protocol):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from celeriac.clock import Clock
-    from celeriac.results.base import ResultRecord
+    from celeriac.results.base import News, ResultRecord, Revocation
 
 #: real seconds between two looks, since expiry makes no noise
 _POLL = 1.0
@@ -88,6 +88,12 @@ class MemoryStore:
     def delete_group(self, group_id: str) -> None:
         with self._engine.lock:
             self._engine.groups.pop(group_id, None)
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        self._engine.add_revocations(entries, kept, self._clock.time())
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        return self._engine.read_revocations(mark, limit, self._clock.time())
 
     def close(self) -> None:
         self._engine.on_records.discard(self._ring)

@@ -15,6 +15,7 @@ from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
 from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
+from celeriac.redis.revocations import RedisRegistry
 from celeriac.redis.scripts import script
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
 from celeriac.results.base import LEAST_LOOK, StoreCapabilities
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.redis.address import Address
-    from celeriac.results.base import ResultRecord
+    from celeriac.results.base import News, ResultRecord, Revocation
     from celeriac.settings.check import Finding
 
 T = TypeVar("T")
@@ -119,6 +120,7 @@ class RedisStore:
         self._writing = Translating("writing", self.address.setting, self.address.shown)
         self._script = script("store")
         self._links = Links(self.address)
+        self._registry = RedisRegistry(self._links, self.address.keyprefix)
         self._interruptions = Interruptions()
         self._reset()
 
@@ -319,6 +321,16 @@ class RedisStore:
     def delete_group(self, group_id: str) -> None:
         with self._writing:
             self._ask("DEL", [self._records.group_key(group_id)])
+
+    # ── revocations ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        with self._writing:
+            self._registry.add(entries, kept)
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        with self._reading:
+            return self._registry.read(mark, limit)
 
     # ── the server ───────────────────────────────────────────────────────────────────────────────────────────
 

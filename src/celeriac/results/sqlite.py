@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from celeriac.embedded import doorbell, records
+from celeriac.embedded import doorbell, records, revocations
 from celeriac.embedded.doorbell import Doorbells
 from celeriac.embedded.file import EmbeddedFile
 from celeriac.embedded.location import location_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from celeriac.clock import Clock
-    from celeriac.results.base import ResultRecord
+    from celeriac.results.base import News, ResultRecord, Revocation
 
 
 class SqliteStore:
@@ -128,6 +128,16 @@ class SqliteStore:
     def delete_group(self, group_id: str) -> None:
         with _as_store_error():
             records.delete_group(self._link, group_id)
+
+    # ── revocations ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        with _as_store_error():
+            revocations.write(self._link, entries, milliseconds(kept), self._now())
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        with _as_backend_error():
+            return revocations.read(self._link, mark, limit, self._now())
 
     def _now(self) -> int:
         return milliseconds(self._clock.time())

@@ -51,6 +51,7 @@ class ConfigurationAttributes:
     task_retry_on_worker_lost: bool
     task_crash_budget: int
     task_dead_letter_expires: float | timedelta
+    task_revoke_expires: float | timedelta
     task_max_decompressed_bytes: int
     task_time_limit: float | timedelta | None
     task_soft_time_limit: float | timedelta | None
@@ -113,6 +114,8 @@ class ConfigurationAttributes:
     worker_enable_remote_control: bool
     worker_agent: str | type[Any] | None
     worker_consumer: str | type[Any]
+    worker_probes: str | None
+    worker_probe_patience: float | timedelta
     worker_shutdown_grace: float | timedelta
     worker_soft_shutdown_timeout: float | timedelta
     worker_enable_soft_shutdown_on_idle: bool

@@ -71,6 +71,11 @@ class _Given(NamedTuple):
     source: str
 
 
+def from_environment(*names: str) -> str:
+    """The first of these variables that is set and not empty; else empty."""
+    return next((text for name in names if (text := os.environ.get(name))), "")
+
+
 class Configuration(MutableMapping[str, Any], ConfigurationAttributes):
     """The configuration of one app. Sources are opened on first reading; writing never opens them.
 

@@ -42,6 +42,10 @@ class TaskSettings(SettingsGroup, title="task", was="CELERY_{rest}"):
     task_dead_letter_expires: Seconds = seconds(
         timedelta(days=14), "Time that dead letters and quarantined messages are kept.", ours=True
     )
+    task_revoke_expires: Seconds = seconds(
+        timedelta(days=30), "Time that revoked ids and stamps are remembered. Make it longer than the longest "
+        "countdown and the longest wait in a queue, or a revoked task may run after all.", ours=True,
+    )  # fmt: skip
     task_max_decompressed_bytes: int = setting(
         64 * 1024 * 1024, "Largest message body, in bytes after decompression, that is accepted.", ours=True
     )

@@ -40,7 +40,7 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         4, "Messages fetched ahead, times the slots of the pool. 0: as many as the broker gives."
     )
     worker_look_ahead: int = setting(
-        64,
+        256,
         "Messages that may wait inside the worker beyond its free slots, so that a batch is always at hand.",
         ours=True,
     )
@@ -66,7 +66,10 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
     worker_cancel_long_running_tasks_on_connection_loss: bool = setting(
         False, "Stop running tasks that acknowledge late when the connection is lost, as others will be given them."
     )
-    worker_state_db: str | None = setting(None, "File that keeps revoked ids over a restart. None: they are forgotten.")
+    worker_state_db: str | None = setting(
+        None, "File that keeps revoked ids and the logical clock over a restart, for brokers and stores that keep no "
+        "registry of them. None: there is no file."
+    )  # fmt: skip
     worker_timer: str | type[Any] | None = setting(None, "Class path of the timer. None: the worker's own.")
     worker_timer_precision: Seconds = seconds(1.0, "Longest time between two looks at tasks that wait for their start.")
 
@@ -82,15 +85,28 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         "celery.worker.consumer:Consumer", "Class path of the consumer, for steps that extend it."
     )
 
+    # probes
+    worker_probes: str | None = setting(
+        None,
+        "Where `/live`, `/ready` and `/metrics` are answered over HTTP, such as `127.0.0.1:9100`. None: nowhere.",
+        ours=True,
+    )
+    worker_probe_patience: Seconds = seconds(
+        30.0,
+        "Time that the worker's event loop may stand still, or its pool not begin what it was given, before `/live` "
+        "says that the worker is wedged.",
+        ours=True,
+    )
+
     # ending
     worker_shutdown_grace: Seconds = seconds(
         30.0, "Time that running tasks get to end after the first signal; then they go back to their queues.", ours=True
     )
     worker_soft_shutdown_timeout: Seconds = seconds(
-        0.0, "Time that running tasks get between a second signal and the end. 0: none."
+        0.0, "Time that running tasks get before they are cut, after SIGQUIT or a second SIGTERM. 0: none."
     )
     worker_enable_soft_shutdown_on_idle: bool = setting(
-        False, "Take that time even when nothing runs, so that tasks waiting for their start are handed back."
+        False, "Accepted, without effect: what waits for its start is handed back at once, whatever kind of stop it is."
     )
 
     # logging

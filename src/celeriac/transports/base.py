@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from celeriac.wire.envelope import Envelope, Outgoing, Route
+from celeriac.wire.sealed import Heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,8 @@ class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Delivery(msgspec.Struct, array_like=True, gc=False):
     """A message that this process holds until it settles it."""
 
-    envelope: Envelope
+    #: as the driver has read it; one that keeps kombu's JSON may leave it unopened
+    message: Envelope | Heads
     queue: str
     receipt: Receipt
     route: Route
@@ -58,6 +60,14 @@ class Delivery(msgspec.Struct, array_like=True, gc=False):
     redelivered: bool = False
     #: raw bytes and reason when the driver could not even parse the envelope: to be buried as quarantine, unread
     malformed: str | None = None
+
+    @property
+    def envelope(self) -> Envelope:
+        """The message, opened. Raises ``MessageError`` when that shows that it is none."""
+        message = self.message
+        if type(message) is Heads:
+            message = self.message = message.opened()
+        return message  # type: ignore[return-value]  # narrowing by type(), as everywhere on this path
 
 
 class Ack(msgspec.Struct, frozen=True, tag=True):
@@ -112,6 +122,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: bool
     ordered: bool
     survives_restart: bool
+    celery: bool = False  #: workers of Celery's may be on the same broker
     max_batch: int
     max_delay: float | None = None  #: seconds; None: unlimited
     #: seconds; how exactly a delay is kept. A message may come this much early, and the worker holds it till its time
@@ -315,6 +326,8 @@ class Heard(msgspec.Struct, array_like=True, gc=False):
 
     envelope: Envelope
     route: Route
+    #: why it is no message at all, and to be counted only; its envelope is then empty, whatever came
+    malformed: str | None = None
 
 
 class Subscription(Protocol):

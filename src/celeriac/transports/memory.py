@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Subscription
     from celeriac.wire.envelope import Envelope, Route
     from celeriac.wire.result_record import ResultRecord
+    from celeriac.wire.revocation import News, Revocation
 
 #: envelopes that a slow subscriber may lag behind before the oldest are dropped
 _MAILBOX = 10_000
@@ -72,6 +73,12 @@ class MemoryTransport:
 
     def broadcast(self) -> MemoryBroadcast:
         return MemoryBroadcast(self._engine, self._settings.broker_max_message_bytes)
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        self._engine.add_revocations(entries, kept, self._clock.time())
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        return self._engine.read_revocations(mark, limit, self._clock.time())
 
     def close(self) -> None:
         """The messages stay for the next one."""

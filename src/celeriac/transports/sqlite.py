@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
-from celeriac.embedded import doorbell, messages, records
+from celeriac.embedded import doorbell, messages, records, revocations
 from celeriac.embedded.doorbell import Doorbells
 from celeriac.embedded.faults import full
 from celeriac.embedded.file import EmbeddedFile
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from celeriac.transports.threads import CommittingConsumer
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
+    from celeriac.wire.revocation import News, Revocation
 
 #: seconds between two looks for expired results and dead letters
 _TIDY_INTERVAL = 5.0
@@ -71,6 +72,7 @@ class SqliteTransport:
         self._clock = clock
         self._lock = threading.Lock()
         self._bells: Doorbells | None = None
+        self._link: Link | None = None
         #: of consumers that were closed while tasks of theirs ran, with the receipts of those
         self.kept: list[tuple[Life, Sequence[Receipt]]] = []
 
@@ -103,8 +105,22 @@ class SqliteTransport:
         link = self._file.link(durable=False)  # what a power cut takes would be forgotten within a minute anyway
         return SqliteBroadcast(link, self.bells, self._settings.broker_max_message_bytes, self._clock)
 
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        revocations.write(self._registry(), entries, milliseconds(kept), milliseconds(self._clock.time()))
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        return revocations.read(self._registry(), mark, limit, milliseconds(self._clock.time()))
+
+    def _registry(self) -> Link:
+        if self._link is None:  # two threads may both make one: the lock is not worth a process forked under it
+            self._link = self._file.link(procedures=False)
+        return self._link
+
     def close(self) -> None:
-        """Nothing is kept open here; publishers, consumers and admins close their own."""
+        """Publishers, consumers and admins close their own."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
 class Rows:

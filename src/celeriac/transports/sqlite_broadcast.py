@@ -6,7 +6,6 @@ ten thousand others before somebody read it, is gone.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ import msgspec
 from celeriac.embedded import doorbell, messages
 from celeriac.embedded.messages import milliseconds
 from celeriac.errors import PublishRejected
-from celeriac.transports.base import Heard
+from celeriac.transports.base import Envelope, Heard, Route
 from celeriac.transports.bindings import bindings_of, matches
 
 if TYPE_CHECKING:
@@ -114,10 +113,13 @@ class _Subscription:
         oldest = 0 if self._max_age_ms is None else milliseconds(self._clock.time()) - self._max_age_ms
         self._seen, found, more = messages.casts_since(self._link, self._seen, self._exchange, oldest)
         for data in found:
-            with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            try:
                 heard = _DECODE(data)
-                if any(matches(binding, heard.route.routing_key) for binding in self._bindings):
-                    self._pending.append(heard)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                self._pending.append(Heard(Envelope(b"", {}, {}), Route("", ""), str(error)))
+                continue
+            if any(matches(binding, heard.route.routing_key) for binding in self._bindings):
+                self._pending.append(heard)
         return more
 
     def interrupt(self) -> None:

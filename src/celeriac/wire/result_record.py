@@ -14,6 +14,7 @@ import msgspec
 
 from celeriac.errors import DecodeError
 from celeriac.wire.failure import exception_from_wire, exception_to_wire
+from celeriac.wire.json_types import is_plain
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits
 from celeriac.wire.serializers import dumps, loads
 from celeriac.wire.stored_status import plain
@@ -37,6 +38,21 @@ class ResultRecord(msgspec.Struct, array_like=True, gc=False):
     reply_to: str | None = None
 
 
+class _Meta(msgspec.Struct, gc=False):
+    """The mapping of a record that belongs to nothing, in its order."""
+
+    status: str
+    result: Any
+    traceback: str | None
+    children: tuple[()] | None
+    date_done: str | None
+    task_id: str
+
+
+_NONE: tuple[()] = ()
+_fast_encode = msgspec.json.Encoder().encode
+
+
 def encode_record(
     *, task_id: str, status: str, result: Any, traceback: str | None = None, children: Sequence[Any] | None = (),
     date_done: str | None, group_id: str | None = None, parent_id: str | None = None,
@@ -50,6 +66,16 @@ def encode_record(
     """
     if isinstance(result, BaseException):
         result = exception_to_wire(result, serializer)
+    if serializer == "json" and not (group_id or parent_id or extended or children) and is_plain(result):
+        # the usual record, without the mapping
+        kept = None if children is None else _NONE
+        try:
+            payload = _fast_encode(_Meta(status, result, traceback, kept, date_done, task_id))
+            return ResultRecord(
+                task_id, status, payload, "application/json", "utf-8", None, expires_in, reply_to
+            )  # fmt: skip
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            pass  # a lone surrogate, or what the careful way complains about
     meta: dict[str, Any] = {
         "status": status,
         "result": result,

@@ -270,6 +270,11 @@ for _built_in in (_JSON, PickleSerializer(), MsgpackSerializer(), YamlSerializer
     register_serializer(_built_in)
 
 
+def json_is_plain() -> bool:
+    """Whether JSON is read and written by :mod:`celeriac.wire.json_types`: nobody has registered another way."""
+    return _by_content_type["application/json"] is _JSON
+
+
 def serializer_names() -> list[str]:
     return list(_by_name)
 

@@ -18,9 +18,9 @@ from celeriac.wire import json_types
 from celeriac.wire.compression import compress, decompress
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.json_types import is_plain
-from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_size
+from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_json, check_size
 from celeriac.wire.safe_repr import safe_repr
-from celeriac.wire.serializers import dumps, loads
+from celeriac.wire.serializers import dumps, json_is_plain, loads
 
 
 class TaskCall(msgspec.Struct, kw_only=True):
@@ -241,7 +241,39 @@ def check_identity(headers: Mapping[str, Any]) -> None:
 
 def read_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits = DEFAULT_LIMITS) -> TaskBody:
     """Decompress and decode the body and check its shape. Raises ``MessageError``."""
-    body = load_body(envelope, accept, limits)
+    return shape_body(load_body(envelope, accept, limits))
+
+
+class _Embed(msgspec.Struct, gc=False):
+    callbacks: Any = None
+    errbacks: Any = None
+    chain: Any = None
+    chord: Any = None
+
+
+_decode_plain = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embed]).decode
+
+
+def read_plain_body(data: bytes, accept: frozenset[str] | None, limits: Limits) -> TaskBody | None:
+    """The usual body, uncompressed JSON, in one step; ``None``: that of another kind, to be read part by part."""
+    if len(data) > limits.wire_bytes or (accept is not None and "application/json" not in accept):
+        return None
+    if b'"__type__"' in data or not json_is_plain():
+        return None
+    if len(data) > 2 * limits.depth:  # shorter ones, as most are, cannot be nested too deep and be well formed
+        check_json(data, limits)
+    try:
+        args, kwargs, embed = _decode_plain(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    callbacks, errbacks, chain, chord = embed.callbacks, embed.errbacks, embed.chain, embed.chord
+    if callbacks is None and errbacks is None and chain is None:
+        return TaskBody(args, kwargs, None, None, None, chord)
+    return None
+
+
+def shape_body(body: Any) -> TaskBody:
+    """The parts of a decoded body. Raises ``InvalidTaskError``."""
     if isinstance(body, dict) and "args" in body:  # a hybrid whose serializer does not show it from outside
         embed: Any = body
         args, kwargs = body["args"], body.get("kwargs", {})
@@ -286,16 +318,23 @@ def _signatures(embed: Mapping[str, Any], key: str) -> list[Any] | None:
 
 def load_body(envelope: Envelope, accept: frozenset[str] | None, limits: Limits) -> Any:
     """The decompressed, decoded body, whatever its shape. Raises ``MessageError``."""
-    data = envelope.body
-    check_size(data, limits.wire_bytes, "The body")
-    method = envelope.headers.get("compression")
-    if method:
-        data = decompress(data, method, limits)
-    properties = envelope.properties
-    content_type = properties.get("content_type")
+    headers, properties = envelope.headers, envelope.properties
+    return load(
+        envelope.body, headers.get("compression"), properties.get("content_type"), properties.get("content_encoding"),
+        accept, limits,
+    )  # fmt: skip
+
+
+def load(
+    data: bytes, compression: Any, content_type: Any, encoding: Any, accept: frozenset[str] | None, limits: Limits
+) -> Any:
+    """As :func:`load_body`, of its parts."""
+    if len(data) > limits.wire_bytes:
+        check_size(data, limits.wire_bytes, "The body")
+    if compression:
+        data = decompress(data, compression, limits)
     if content_type is not None and not isinstance(content_type, str):
         raise DecodeError(f"The content type is not text: {safe_repr(content_type, 100)}")
-    encoding = properties.get("content_encoding")
     return loads(data, content_type, encoding if isinstance(encoding, str) else None, accept, limits)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import telemetry
 from celeriac.errors import MessageError, NotRegistered, PoisonTask, TaskRevokedError
 from celeriac.executors.base import Request
+from celeriac.ids import is_safe_id
 from celeriac.rules import states
 from celeriac.rules.admission import (
     RUN,
@@ -30,6 +31,7 @@ from celeriac.rules.admission import (
 )  # fmt: skip
 from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
+from celeriac.wire.sealed import Heads, opened
 from celeriac.wire.task_message import normalize
 from celeriac.worker.claims import Claim
 from celeriac.worker.pacing import AWAY, SOON
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker")
 
 _NO_LIMITS = [None, None]
+_NONE = (None, None)
 
 
 class Admission:
@@ -78,28 +81,33 @@ class Admission:
         now = self._clock.time()
         paced = self._pacing.is_on
         fresh: list[Claim] = []
+        plain, gone = not revoked.stamps, revoked.ids
         for delivery in batch:
-            envelope = delivery.envelope
-            try:
-                if delivery.malformed is not None:
-                    self._refuse(delivery, envelope, Quarantine(delivery.malformed))
+            message = delivery.message
+            claim = None
+            if plain and type(message) is Heads and message.id not in gone:
+                claim = _usual(delivery, message, tasks, policy.crash_budget)
+            if claim is None:
+                try:
+                    if delivery.malformed is not None:
+                        self._refuse(delivery, Quarantine(delivery.malformed))
+                        continue
+                    envelope = normalize(delivery.envelope, limits)
+                    headers = envelope.headers
+                    decision = decide(
+                        headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps, identified=True
+                    )
+                    if decision is not RUN:
+                        self._divert(delivery, envelope, decision)
+                        continue
+                    claim = _claim(delivery, envelope, tasks[headers["task"]])
+                except MessageError as error:
+                    self._refuse(delivery, Quarantine(str(error)))
                     continue
-                envelope = normalize(envelope, limits)
-                headers = envelope.headers
-                decision = decide(
-                    headers, tasks, delivery.attempt, now, policy, revoked, revoked.stamps, identified=True
-                )
-                if decision is not RUN:
-                    self._divert(delivery, envelope, decision)
+                except Exception as error:
+                    logger.exception("a message from queue %r could not be examined", delivery.queue)
+                    self._refuse(delivery, Quarantine(f"{type(error).__name__}: {error}"))
                     continue
-                claim = _claim(delivery, envelope, tasks[headers["task"]])
-            except MessageError as error:
-                self._refuse(delivery, delivery.envelope, Quarantine(str(error)))
-                continue
-            except Exception as error:
-                logger.exception("a message from queue %r could not be examined", delivery.queue)
-                self._refuse(delivery, delivery.envelope, Quarantine(f"{type(error).__name__}: {error}"))
-                continue
             if claim.id in held or done_before(claim):
                 self._meet_again(claim)
                 continue
@@ -172,7 +180,7 @@ class Admission:
     def _divert(self, delivery: Delivery, envelope: Envelope, decision: Decision) -> None:
         """Not now or not here."""
         if isinstance(decision, Quarantine):
-            self._refuse(delivery, envelope, decision)
+            self._refuse(delivery, decision)
             return
         name = envelope.headers["task"]
         claim = _claim(delivery, envelope, self._tasks.get(name))
@@ -239,8 +247,10 @@ class Admission:
         self._claims.held[claim.id] = claim
         self._claims.add_ready([claim])
 
-    def _refuse(self, delivery: Delivery, envelope: Envelope, decision: Quarantine) -> None:
+    def _refuse(self, delivery: Delivery, decision: Quarantine) -> None:
         """Nothing in it can be relied on, not even its id."""
+        message = delivery.message
+        envelope = opened(message.payload) if isinstance(message, Heads) else message
         identifier = envelope.headers.get("id")
         shown = identifier if isinstance(identifier, str) else ""
         claim = Claim(
@@ -252,6 +262,31 @@ class Admission:
         advance(claim, DROPPED)
         claim.verdict = verdict
         self._settle.add_dropped(claim)
+
+
+def _usual(
+    delivery: Delivery, heads: Heads, tasks: Mapping[str, TaskFacts], crash_budget: int
+) -> Claim | None:  # fmt: skip
+    """The claim of a message that is to run now, its headers unread; ``None``: it has to be looked at closely.
+
+    Nine of ten messages go through here, so it is one expression with what ``decide`` would ask.
+    """
+    facts = tasks.get(heads.task)
+    if (
+        facts is None or heads.eta is not None or heads.expires is not None or (delivery.attempt or 0) >= crash_budget
+        or not is_safe_id(heads.id)
+    ):  # fmt: skip
+        return None
+    hard, soft = facts.hard_limit, facts.soft_limit
+    limits = heads.timelimit
+    if limits is not None and limits != _NONE:
+        hard, soft = _time_limits(limits, hard, soft)
+    route, attempt = delivery.route, delivery.attempt
+    request = Request(
+        heads.id, heads.task, heads.payload, delivery.queue, route.exchange, route.routing_key, delivery.redelivered,
+        0 if attempt is None else attempt + 1, hard, soft,
+    )  # fmt: skip
+    return Claim(heads.id, request, delivery.receipt, route, facts)
 
 
 def _claim(delivery: Delivery, envelope: Envelope, facts: TaskFacts | None) -> Claim:

@@ -18,17 +18,20 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celeriac import signals, telemetry
-from celeriac.clock import SYSTEM_CLOCK
+from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import PoolOptions, Resizable
 from celeriac.executors.selection import executor_class
+from celeriac.results.base import registry_among
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
 from celeriac.worker import hooks, logs
 from celeriac.worker.admit import Admission, Alarm
 from celeriac.worker.autoscale import Autoscaler
 from celeriac.worker.banner import banner
+from celeriac.worker.cancelling import Cancelling
 from celeriac.worker.claims import Claims, facts_of
+from celeriac.worker.departure import Departure
 from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
@@ -38,9 +41,13 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.options import Plan, WorkerOptions, plan
 from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
+from celeriac.worker.probes import bind
+from celeriac.worker.probing import probes_of
+from celeriac.worker.revocations import RevocationWatch
 from celeriac.worker.session import Session
 from celeriac.worker.settle import Settle
 from celeriac.worker.shutdown import FORCED, LOST_CONTACT, Shutdown
+from celeriac.worker.state_file import StateFile, restored
 from celeriac.worker.supervisor import Service, ServiceGaveUp, Supervisor
 
 if TYPE_CHECKING:
@@ -51,12 +58,17 @@ if TYPE_CHECKING:
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
+    from celeriac.worker.options import UserSteps
+    from celeriac.worker.restart import Restart
+    from celeriac.worker.steps.extension import Extension
 
 logger = logging.getLogger("celeriac.worker")
 
 #: seconds a thread keeps the interpreter while another waits for it. The driver's lanes and the loop hand it to each
 #: other with every batch: draining SQLite with two children, 0.2 ms gives 20 k/s where CPython's 5 ms give 14 k/s.
 _SWITCH_INTERVAL = 0.0002
+#: seconds for the last revocations to be written down
+_LAST_ENTRIES = 3.0
 #: new objects between two looks of the garbage collector (CPython: 700)
 _YOUNG_OBJECTS = 20_000
 
@@ -64,12 +76,13 @@ _YOUNG_OBJECTS = 20_000
 def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
     store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
-    find_queue: Callable[[str], QueueSpec] | None = None,
+    find_queue: Callable[[str], QueueSpec] | None = None, steps: UserSteps | None = None,
 ) -> Worker:  # fmt: skip
     """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
 
     ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
     ``find_queue``: the declaration of a queue that the worker is told to consume from while it runs.
+    ``steps``: what the app adds.
     """
     numbers = plan(options, settings)
     limits = Limits(
@@ -107,7 +120,13 @@ def build_worker(
         raise ImproperlyConfigured(f"--autoscale: pool {numbers.pool!r} cannot change its size")
     parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
     show = Show(
-        options, log_options, transport_url(settings), store_url(settings, transport, store), settings, find_queue
+        options,
+        log_options,
+        transport_url(settings),
+        store_url(settings, transport, store),
+        settings,
+        find_queue,
+        steps,
     )
     return Worker(parts, show, Random())
 
@@ -158,6 +177,7 @@ class Show(NamedTuple):
     results: str
     settings: Settings
     find_queue: Callable[[str], QueueSpec] | None = None
+    steps: UserSteps | None = None
 
 
 class Pipeline:
@@ -188,6 +208,15 @@ class Pipeline:
         self.dispatch = dispatch = Dispatch(claims, executor, session)
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
+        self.admission.revoked.kept = numbers.revoke_expires
+        self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
+        self.lamport = LamportClock()
+        registry = registry_among(parts.outlet or transport, parts.store)
+        self.revocations = None if registry is None else RevocationWatch(registry, self.cancelling, clock)
+        self.state_file: StateFile | None = None
+        if numbers.state_file is not None:
+            self.state_file = StateFile(numbers.state_file, self.cancelling, self.lamport, clock)
+            restored(self.state_file, self.revocations)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
         self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
@@ -201,7 +230,12 @@ class Pipeline:
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
-        services.append(Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock))
+        watchdog = Watchdog(session, self.intake, claims, transport, self.lane, numbers.silence, clock)
+        services.append(watchdog)
+        if self.revocations is not None:
+            services.append(self.revocations)
+        if self.state_file is not None:
+            services.append(self.state_file)
         self.autoscaler: Autoscaler | None = None
         if numbers.autoscale is not None:
             self.autoscaler = Autoscaler(
@@ -211,6 +245,11 @@ class Pipeline:
         self.plane = None if show is None else plane_of(self, parts, show, stop, random)
         if self.plane is not None:
             services.extend(self.plane.services)
+        services[:0] = probes_of(self, watchdog, parts, show)
+        if self.revocations is not None:
+            session.before_work = self.revocations.before_work
+        elif self.plane is not None and self.plane.mingle is not None:
+            session.before_work = self.plane.mingle.before_work
         self.supervisor = Supervisor(services, clock, random)
 
     def _go_on(self) -> None:
@@ -221,6 +260,10 @@ class Pipeline:
         """The services have stopped: let go of the broker."""
         if self.plane is not None:
             await self.plane.close()
+        if self.state_file is not None:
+            await self.state_file.close()
+        if self.revocations is not None:
+            await self.revocations.close(_LAST_ENTRIES)
         with contextlib.suppress(Exception):
             await self.session.close()
         with contextlib.suppress(Exception):
@@ -237,17 +280,33 @@ class Worker:
         self._show = show
         self._random = random
         self._is_forced = False
+        self._signal = ""
+        self._restart: Restart | None = None
+        self._early: Callable[[], bool] = lambda: False
+        #: after the end, to be started anew; see :class:`Restart`
+        self.is_restarting = False
         self.pipeline: Pipeline | None = None
 
     @property
     def hostname(self) -> str:
         return self._parts.plan.hostname
 
+    @property
+    def app(self) -> Any:
+        """The app, for receivers of signals."""
+        return None if self._show.steps is None else self._show.steps.app
+
     def force(self) -> None:
         """Stop without waiting for running tasks. From the loop's thread."""
         self._is_forced = True
         if self.pipeline is not None:
             self.pipeline.shutdown.force()
+
+    def note_signal(self, name: str) -> None:
+        """For those who are told why the worker stops."""
+        self._signal = name
+        if self.pipeline is not None:
+            self.pipeline.shutdown.signal = name
 
     async def serve(self, stop: asyncio.Event) -> int:
         """Work until ``stop`` is set, then go through the shutdown; the exit code.
@@ -256,22 +315,34 @@ class Worker:
         """
         parts = self._parts
         telemetry.emit(telemetry.WorkerStarting(hostname=self.hostname))
+        if parts.plan.probes is not None:  # now only tried: what is forked would hold on to the port
+            bind(parts.plan.probes).close()
+        extension = self._extension(stop)
         await parts.executor.start()
         options = self._show.options
         overrides = {"time_limit": options.time_limit, "soft_time_limit": options.soft_time_limit}
         self.pipeline = pipeline = Pipeline(parts, self._random, overrides, self._show, stop.set)
+        pipeline.shutdown.signal = self._signal
         if self._is_forced:
             pipeline.shutdown.force()
         if options.purge:
             await pipeline.lane.run(self._purge)
+        code = LOST_CONTACT
         try:
             await pipeline.supervisor.start()
-            await self._work(pipeline, stop)
+            if extension is not None:
+                await extension.start(pipeline, self._random)
+            await self._work(pipeline, stop, extension)
+            leaving = None if extension is None else asyncio.create_task(extension.leave())
             code = await pipeline.shutdown.run()
+            if leaving is not None:
+                await leaving
         finally:
             pipeline.dispatch.paused = True
             # nothing may run here any more when the broker gives the messages to somebody else
             await parts.executor.stop(0.0)
+            if extension is not None:
+                await extension.stop(code)
             await pipeline.supervisor.stop()
             await pipeline.close()
         session = pipeline.session
@@ -280,17 +351,33 @@ class Worker:
         telemetry.emit(telemetry.WorkerStopped(hostname=self.hostname, handed_back=pipeline.shutdown.handed_back))
         return code
 
-    async def _work(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
+    def _extension(self, stop: asyncio.Event) -> Extension | None:
+        """What drives the app's own steps; None: it has none."""
+        steps = self._show.steps
+        if steps is None or not (steps.worker or steps.consumer):
+            return None
+        from celeriac.worker.steps.extension import Extension
+
+        def end(is_cold: bool) -> None:
+            if is_cold:
+                self.force()
+            stop.set()
+
+        return Extension(steps, self._parts, self._show, end)
+
+    async def _work(self, pipeline: Pipeline, stop: asyncio.Event, extension: Extension | None) -> None:
         failed = pipeline.supervisor.failed
+        troubles = (failed,) if extension is None else (failed, extension.failed)
         contact = asyncio.create_task(pipeline.session.first_contact.wait())
         stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((contact, stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((contact, stopped, *troubles), return_when=asyncio.FIRST_COMPLETED)
             if contact.done() and not failed.done():
                 telemetry.emit(telemetry.WorkerReady(hostname=self.hostname))
-            await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
+            await asyncio.wait((stopped, *troubles), return_when=asyncio.FIRST_COMPLETED)
+            for trouble in troubles:
+                if trouble.done():
+                    trouble.result()
         finally:
             contact.cancel()
             stopped.cancel()
@@ -306,8 +393,13 @@ class Worker:
 
     # ── as a process of its own ─────────────────────────────────────────────────────────────────────────────────
 
-    def run(self) -> int:
-        """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread."""
+    def run(self, restart: Restart | None = None, early: Callable[[], bool] = lambda: False) -> int:
+        """Work until a signal says to stop; the exit code: 0 warm, 1 forced, 2 lost contact. Main thread.
+
+        ``restart``: how to begin again, where a hang-up is to mean that; :attr:`is_restarting` then tells whether to.
+        ``early``: whether one has come before the worker listened.
+        """
+        self._restart, self._early = restart, early
         settings, hostname = self._show.settings, self.hostname
         signals.celeryd_init.send(sender=hostname, instance=self, conf=settings, options=self._show.options)
         logs.setup(self._show.logs)
@@ -343,25 +435,18 @@ class Worker:
             end_of_logs()
 
     async def _serve_with_signals(self) -> int:
-        loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-
-        def warm() -> None:
-            if stop.is_set():
-                self.force()
-            stop.set()
-
-        def cold() -> None:
-            self.force()
-            stop.set()
-
-        meanings: dict[str, Callable[[], None]] = {
-            "SIGTERM": cold if self._show.options.term_is_cold else warm, "SIGINT": warm, "SIGQUIT": cold,
-        }  # fmt: skip
-        for name, handler in meanings.items():
-            if hasattr(signal, name):
-                loop.add_signal_handler(getattr(signal, name), handler)
-        return await self.serve(stop)
+        departure = Departure(self, stop, self._restart, term_is_cold=self._show.options.term_is_cold)
+        departure.listen()
+        if self._early():
+            departure.begin_again("told to by SIGHUP")
+        try:
+            return await self.serve(stop)
+        finally:
+            departure.close()
+            if self.is_restarting:
+                # the loop's end takes the handler away; what comes now is kept for the process that follows
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
     def _banner(self) -> str:
         from celeriac import __version__

@@ -33,9 +33,10 @@ def banner(
         f".> concurrency: {size} ({pool})",
         f".> delivery:    {delivery}",
         f".> task events: {'ON' if task_events else 'OFF (enable -E to monitor tasks in this worker)'}",
-        "",
-        "[queues]",
     ]
+    if plan.probes is not None:
+        lines.append(f".> probes:      http://{plan.probes}/live /ready /metrics")
+    lines += ["", "[queues]"]
     width = max((len(queue.name) for queue in plan.queues), default=0)
     for queue in plan.queues:
         exchange, key = queue.exchange or queue.name, queue.routing_key or queue.name

@@ -316,7 +316,8 @@ class Claims:
             self._done[claim.id] = _retries(claim.request)
 
     def was_done(self, claim: Claim) -> bool:
-        return bool(self._done) and self._done.get(claim.id) == _retries(claim.request)
+        done = self._done.get(claim.id) if self._done else None
+        return done is not None and done == _retries(claim.request)
 
 
 def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], bool]) -> list[Claim]:

@@ -71,6 +71,8 @@ class Control:
         self._users = Lane("celeriac-commands")
         self._subscription: Subscription | None = None
         self._working: set[asyncio.Task[None]] = set()
+        #: from when on requests are heard
+        self.listening = asyncio.Event()
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -81,6 +83,9 @@ class Control:
             try:
                 self._subscription = await self._lane.run(partial(self._state.announcer.subscribe, self._queue))
                 failures = 0
+                self.listening.set()
+                if self._state.revocations is not None:
+                    self._state.revocations.look_soon()  # at what nobody here could hear
                 await self._listen(self._subscription)
             except ImproperlyConfigured as error:
                 logger.warning("no remote control: %s", error)
@@ -118,6 +123,8 @@ class Control:
     def _take(self, heard: Heard) -> None:
         state = self._state
         try:
+            if heard.malformed is not None:
+                raise MessageError(heard.malformed)
             request = decode_request(heard.envelope, self._accept)
             state.lamport.adjust(request.clock)
             if not request.is_for(state.hostname):
@@ -147,7 +154,7 @@ class Control:
             if entry is None:
                 raise KeyError(request.method)
             async with asyncio.timeout(_PATIENCE):
-                reply = await self._run(entry, request.arguments)
+                reply = await self._run(entry, request)
             state.counts.answered += 1
         except Exception as error:
             self._refuse(f"{request.method}: {error!r}")
@@ -158,7 +165,8 @@ class Control:
             )
             await state.announcer.say([Outgoing(envelope, request.reply_to.route)])
 
-    async def _run(self, entry: Entry, arguments: dict[str, Any]) -> Any:
+    async def _run(self, entry: Entry, request: ControlRequest) -> Any:
+        arguments = {**request.arguments, "request": request} if entry.sees_request else request.arguments
         call = partial(entry.function, self._state, **arguments)
         if inspect.iscoroutinefunction(entry.function):
             return await call()

@@ -53,6 +53,8 @@ class Endings:
         self._hostname = hostname
         self._clock = clock
         self.on_room: Callable[[], None] = lambda: None
+        #: told of each batch; None: nobody counts
+        self.on_outcomes: Callable[[Sequence[Outcome]], None] | None = None
         self._ended = asyncio.Event()
         self.cut = 0  #: tasks that were running when the worker made them end
 
@@ -96,6 +98,8 @@ class Endings:
         self._settle.add_finished(finished)
         self._ended.set()
         self._tell(outcomes)
+        if self.on_outcomes is not None:
+            self.on_outcomes(outcomes)
 
     def _end(self, claim: Claim, outcome: Outcome) -> None:
         facts = claim.facts

@@ -124,7 +124,10 @@ def listen(worker: Any, hostname: str) -> Callable[[], None]:
 
     def stopping(event: telemetry.WorkerStopping) -> None:
         signals.worker_shutting_down.send(
-            sender=hostname, sig=event.sig, how=event.how.capitalize(), exitcode=0 if event.how == "warm" else 1
+            sender=hostname,
+            sig=event.sig,
+            how="Warm" if event.how == "warm" else "Cold",
+            exitcode=0 if event.how == "warm" else 1,
         )
 
     wanted: list[tuple[type[telemetry.Event], Callable[[Any], None], tuple[Signal, ...]]] = [

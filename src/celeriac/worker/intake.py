@@ -53,6 +53,12 @@ class Intake:
         self.last_delivery = clock.monotonic()
         self.received = 0
         self.on_blocked: Callable[[], None] = lambda: None
+        #: told after each batch; None: nobody counts
+        self.on_received: Callable[[], None] | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
 
     def wake(self) -> None:
         """There may be room now."""
@@ -107,6 +113,8 @@ class Intake:
             await self._give_back(deliveries)
             return
         self._admission.admit(deliveries)
+        if self.on_received is not None:
+            self.on_received()
         self._dispatch.pump()
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -145,6 +153,14 @@ class Watchdog:
         self._lane = lane
         self._silence = silence
         self._clock = clock
+        self._rebuilds = 0
+        self._received = 0  #: by the intake, when the consumer was last built anew
+        self.waiting = 0  #: messages that the broker had then
+
+    @property
+    def starved(self) -> int:
+        """Consumers in a row that were built anew here and brought nothing."""
+        return self._rebuilds if self._intake.received == self._received else 0
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -165,17 +181,21 @@ class Watchdog:
             return
         if depth and not self._claims.held and self._clock.monotonic() - self._intake.last_delivery >= self._silence:
             self._intake.last_delivery = self._clock.monotonic()
+            self._rebuilds = self.starved + 1
+            self._received, self.waiting = self._intake.received, depth
             self._session.fail(
                 epoch, OperationalError(f"{depth} messages wait, yet none was delivered for {quiet_for:.0f} s")
             )
 
     def _depth(self) -> int:
+        # of several workers at such a queue, all but one are given nothing, as they should
+        queues = [queue.name for queue in self._session.queues if not queue.arguments.get("x-single-active-consumer")]
         admin = self._transport.admin()
         try:
             if isinstance(admin, Counts):
-                return sum(admin.counts(queue.name).waiting for queue in self._session.queues)
+                return sum(admin.counts(queue).waiting for queue in queues)
             if self._transport.capabilities.delays:
                 return 0  # what is not due yet may be counted among what waits
-            return sum(admin.depth(queue.name) for queue in self._session.queues)
+            return sum(admin.depth(queue) for queue in queues)
         finally:
             admin.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.errors import OperationalError
+from celeriac.rules.claim import FINISHED, SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: the most receipts one renewal carries
 _BATCH = 1000
+#: what becomes of their messages is told by the settlement, which may have been quicker than this renewal
+_BEING_SETTLED = frozenset({FINISHED, SETTLED})
 
 
 class Leases:
@@ -56,7 +59,7 @@ class Leases:
                 self._lose(by_receipt[receipt], receipt)
 
     def _lose(self, claim: Claim, receipt: Receipt) -> None:
-        if claim.receipt != receipt:
+        if claim.receipt != receipt or claim.state in _BEING_SETTLED:
             return  # settled or adopted while the renewal was under way
         self._claims.mark_lost(claim)
         self.lost += 1

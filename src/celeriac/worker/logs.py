@@ -110,7 +110,11 @@ _LINES: dict[type[Event], tuple[int, Callable[[Any], None]]] = {
     telemetry.WorkerReady: (logging.INFO, lambda event: logger.info("%s ready.", escape(event.hostname))),
     telemetry.WorkerStopping: (
         logging.WARNING,
-        lambda event: logger.warning("%s: %s shutdown, %g s for what runs", event.hostname, event.how, event.grace),
+        lambda event: (
+            logger.warning("%s: restart, as soon as what runs has ended", event.hostname)
+            if event.restart
+            else logger.warning("%s: %s shutdown, %g s for what runs", event.hostname, event.how, event.grace)
+        ),
     ),
     telemetry.WorkerStopped: (
         logging.INFO,

@@ -6,13 +6,16 @@ Only :func:`plan` and ``assembly.py`` see the settings; the engines get the plan
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.selection import shares
+from celeriac.rules.health import Patience
 from celeriac.transports.base import QueueSpec
+from celeriac.worker.probes import Address, address_of
 
 if TYPE_CHECKING:
     from celeriac.settings import Settings
@@ -41,8 +44,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     shutdown_grace: float | None = None
     task_events: bool | None = None
+    probes: str | None = None  #: where /live, /ready and /metrics are answered
     heartbeat: bool = True  #: tell monitors every ``heartbeat_interval`` seconds that the worker lives
     heartbeat_interval: float = 2.0
+    mingle: bool = True  #: ask the neighbours, when it starts, what is revoked
+    state_file: str | None = None
     purge: bool = False  #: empty the queues before starting
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     log_level: str | int = "WARNING"
@@ -53,6 +59,17 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     term_is_cold: bool = False
     #: seconds the broker is asked to wait for a message; the longest a warm stop waits for a fetch in flight
     receive_wait: float = 1.0
+
+
+class UserSteps(msgspec.Struct, frozen=True):
+    """What an app adds to its workers (``celeriac.bootsteps``)."""
+
+    app: Any
+    worker: tuple[Any, ...]
+    consumer: tuple[Any, ...]
+    options: dict[str, Any]  #: of ``app.user_options["worker"]``
+    #: what was given for a queue (a name, a mapping, an object like kombu's) → its declaration
+    queue_of: Callable[[Any], QueueSpec]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     autoscale_quiet: float = 30.0
     prefetch_multiplier: int = 4  #: 0: no limit
     max_tasks_per_child: int | None = None
-    look_ahead: int = 64  #: requests handed to a child beyond its slots while its tasks are short
+    look_ahead: int = 256  #: requests handed to a child beyond its slots while its tasks are short
     crash_budget: int = 3
     lease: float = 30.0  #: seconds
     publish_timeout: float = 10.0
@@ -88,6 +105,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: seconds between two signs of life; None: there are none
     heartbeat: float | None = 2.0
     rate_limits: bool = True
+    #: where probes are answered; None: nowhere, and nothing is counted for them
+    probes: Address | None = None
+    patience: Patience = Patience()
+    mingle: bool = True
+    state_file: str | None = None
+    #: seconds that what is revoked is remembered
+    revoke_expires: float = 30 * 86400.0
     #: seconds for the last outcomes to be written when the worker stops
     flush_timeout: float = 10.0
 
@@ -135,7 +159,14 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
         remote_control=settings.worker_enable_remote_control,
         task_events=settings.worker_send_task_events if options.task_events is None else options.task_events,
         heartbeat=options.heartbeat_interval if options.heartbeat else None,
+        mingle=options.mingle,
+        state_file=options.state_file or settings.worker_state_db,
+        revoke_expires=settings.task_revoke_expires,
         rate_limits=not settings.worker_disable_rate_limits,
+        probes=None if not (probes := options.probes or settings.worker_probes) else address_of(probes),
+        patience=Patience(
+            usual=max(settings.worker_probe_patience, 0.1), start=max(settings.worker_proc_alive_timeout, 30.0)
+        ),
     )
 
 

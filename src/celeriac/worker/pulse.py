@@ -6,6 +6,8 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
+from celeriac import signals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,4 +78,6 @@ class Pulse:
             "loadavg": load_average(),
             **software(),
         }
+        if signals.heartbeat_sent.receivers:
+            signals.heartbeat_sent.send(sender=self)
         await self._events.tell_worker(kind, fields)

@@ -54,6 +54,8 @@ class Session:
         self.epoch = 0
         self.commits: Commits | None = None
         self.first_contact = asyncio.Event()
+        #: awaited whenever there is a consumer, before messages are taken from it; must not take long, nor raise
+        self.before_work: Callable[[], Awaitable[None]] | None = None
         #: the broker has been tried and did not answer
         self.was_refused = False
 
@@ -136,8 +138,10 @@ class Session:
         self.commits = consumer if isinstance(consumer, Commits) else None
         self.epoch += 1
         self._broken.clear()
-        self._up.set()
         self.first_contact.set()
+        if self.before_work is not None:
+            await self.before_work()
+        self._up.set()
 
     def _declare(self) -> None:
         admin = self._transport.admin()

@@ -1,18 +1,18 @@
 """Leaving, as a protocol of ordered phases (semantics 3.6), so that nothing is lost and nothing runs twice.
 
 Warm: 1 ask for no more messages, the fetch in flight is given back; 2 what has not started goes back to the head of
-its queue; 3 what runs may end within the grace; 4 results, follow-ups and acknowledgements are written; 5 the
-connection is closed. Cold: running tasks are made to end and their messages go back at once.
+its queue, at once; 3 what runs may end within the grace; 4 results, follow-ups and acknowledgements are written; 5 the
+connection is closed. Soft: what runs gets a last time-out instead. Cold: it is made to end, and its messages go back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celeriac import telemetry
-from celeriac.executors.base import Lost
+from celeriac.executors.base import Lost, Recalls
 from celeriac.rules.claim import RUNNING
 from celeriac.transports.base import RELEASE
 
@@ -36,6 +36,8 @@ LOST_CONTACT = 2  #: not everything could be written: the broker or the store di
 
 #: seconds beyond the executor's own deadlines until it is given up on
 _EXECUTOR_SLACK = 10.0
+#: seconds that a restart lets tasks run; a stop that is asked for meanwhile shortens that to the grace
+_A_WEEK = 7 * 86400.0
 
 
 class Shutdown:
@@ -54,20 +56,36 @@ class Shutdown:
         self._plan = plan
         self._clock = clock
         self._forced = asyncio.Event()
+        self._forced_again = asyncio.Event()
+        self._hastened = asyncio.Event()
+        #: the worker will begin again: what runs may take as long as it needs
+        self.is_restart = False
+        self.signal = ""  #: the name of the last one that asked for anything
         self.handed_back = 0
+        self._hurry: asyncio.Task[Sequence[Request]] | None = None  #: kept, so that it is not collected
 
     def force(self) -> None:
-        """Cold: do not wait for running tasks (but for the soft time-out, where one is set)."""
+        """Cold: do not wait for running tasks, but for the soft time-out where one is set; the second time, not even
+        for that."""
+        if self._forced.is_set():
+            self._forced_again.set()
         self._forced.set()
+
+    def hasten(self) -> None:
+        """It is no restart after all: the grace begins now."""
+        self.is_restart = False
+        self._tell("warm")
+        self._hastened.set()
 
     async def run(self) -> int:
         """Go through the phases; the exit code. The services must still run, they do the writing."""
         plan = self._plan
-        how = "cold" if self._forced.is_set() else "warm"
-        telemetry.emit(telemetry.WorkerStopping(hostname=plan.hostname, how=how, grace=plan.shutdown_grace))
+        self._tell(self._cold_name() if self._forced.is_set() else "warm")
         await self._intake.stop(plan.receive_wait + plan.flush_timeout / 2)
         await self._dispatch.pause()
         self._release(self._claims.take_unstarted())
+        if isinstance(self._executor, Recalls):
+            self._put_back(await self._executor.recall())
         was_cut = await self._end_running()
         if not await self._settle.flushed(plan.flush_timeout):
             logger.error(
@@ -75,6 +93,18 @@ class Shutdown:
             )
             return LOST_CONTACT
         return FORCED if was_cut else WARM
+
+    def _tell(self, how: str) -> None:
+        plan = self._plan
+        telemetry.emit(
+            telemetry.WorkerStopping(
+                hostname=plan.hostname, how=how, grace=plan.shutdown_grace if how == "warm" else plan.soft_timeout,
+                restart=self.is_restart, sig=self.signal,
+            )
+        )  # fmt: skip
+
+    def _cold_name(self) -> str:
+        return "soft" if self._plan.soft_timeout > 0 and self._claims.running_ids() else "cold"
 
     def _release(self, claims: list[Claim]) -> None:
         for claim in claims:
@@ -84,15 +114,11 @@ class Shutdown:
 
     async def _end_running(self) -> bool:
         """Let them end, or make them; whether any had to be made."""
-        plan = self._plan
         forced = asyncio.create_task(self._forced.wait())
         cut_before = self._endings.cut  # neighbours of tasks that were killed while the worker worked
         try:
             if not self._forced.is_set():
-                stop = asyncio.create_task(self._executor.stop(plan.shutdown_grace))
-                await asyncio.wait(
-                    (stop, forced), timeout=plan.shutdown_grace + _EXECUTOR_SLACK, return_when=asyncio.FIRST_COMPLETED
-                )
+                stop = await self._stop_warm(forced)
                 if not stop.done():
                     await self._cut(stop)
                     return True
@@ -104,13 +130,31 @@ class Shutdown:
         finally:
             forced.cancel()
 
+    async def _stop_warm(self, forced: asyncio.Task[Any]) -> asyncio.Task[Sequence[Request]]:
+        """Until the executor has stopped, or it is forced, or late."""
+        grace = self._plan.shutdown_grace
+        first = asyncio.create_task(self._executor.stop(_A_WEEK if self.is_restart else grace))
+        if self.is_restart:
+            hastened = asyncio.create_task(self._hastened.wait())
+            await asyncio.wait((first, forced, hastened), timeout=_A_WEEK, return_when=asyncio.FIRST_COMPLETED)
+            hastened.cancel()
+            if first.done() or forced.done():
+                return first
+            self._hurry = asyncio.create_task(self._executor.stop(grace))
+        await asyncio.wait((first, forced), timeout=grace + _EXECUTOR_SLACK, return_when=asyncio.FIRST_COMPLETED)
+        return first
+
     async def _cut(self, warm: asyncio.Task[Sequence[Request]] | None) -> None:
         """End what runs at once, or after the soft time-out where one is set."""
         plan = self._plan
         if warm is not None:
-            telemetry.emit(telemetry.WorkerStopping(hostname=plan.hostname, how="cold", grace=plan.soft_timeout))
+            self._tell(self._cold_name())
         if plan.soft_timeout > 0 and self._claims.running_ids():
-            await self._nothing_runs(plan.soft_timeout)
+            ended = asyncio.create_task(self._nothing_runs(plan.soft_timeout))
+            again = asyncio.create_task(self._forced_again.wait())
+            await asyncio.wait((ended, again), timeout=plan.soft_timeout + 1, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            again.cancel()
         stop = asyncio.create_task(self._executor.stop(0.0))
         pending = {stop} if warm is None else {stop, warm}
         done, late = await asyncio.wait(pending, timeout=_EXECUTOR_SLACK)

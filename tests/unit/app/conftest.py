@@ -104,7 +104,7 @@ def context_of(outgoing: Outgoing, hostname: str = "w1@here") -> Context:
     headers = outgoing.envelope.headers
     hard, soft = headers["timelimit"]
     request = Request(
-        id=headers["id"], task=headers["task"], envelope=outgoing.envelope, queue=outgoing.route.routing_key,
+        id=headers["id"], task=headers["task"], message=outgoing.envelope, queue=outgoing.route.routing_key,
         exchange=outgoing.route.exchange, routing_key=outgoing.route.routing_key, redelivered=False, delivery=1,
         hard_limit=hard, soft_limit=soft,
     )  # fmt: skip

@@ -29,7 +29,7 @@ def test_keywords_are_settings():
     assert app.settings.task_track_started is True
 
 
-@pytest.mark.parametrize("name", ["loader", "amqp", "events", "log", "control", "fixups"])
+@pytest.mark.parametrize("name", ["amqp", "events", "log", "control", "fixups"])
 def test_parts_that_cannot_be_replaced(name: str):
     with pytest.raises(ImproperlyConfigured, match=f"{name}= is not supported"):
         Celeriac("x", **{name: "some.Class"})

@@ -29,7 +29,7 @@ def run(app: Celeriac) -> Any:
         runner = Runner(AppRegistry(app), "w1@here")
         headers = outgoing.envelope.headers
         request = Request(
-            id=headers["id"], task=headers["task"], envelope=outgoing.envelope, queue=outgoing.route.routing_key,
+            id=headers["id"], task=headers["task"], message=outgoing.envelope, queue=outgoing.route.routing_key,
             exchange=outgoing.route.exchange, routing_key=outgoing.route.routing_key, redelivered=False, delivery=1,
             hard_limit=None, soft_limit=None,
         )  # fmt: skip
@@ -216,7 +216,7 @@ def test_what_the_parent_calls_failed_is_concluded_and_not_run(app: Celeriac):
     endless.on_failure = lambda error, task_id, args, kwargs, einfo: told.append(("hook", task_id, args, type(error)))
     message, _ = endless.prepare((1,), {}, {"task_id": "t1", "link_error": [by_error.s(), by_id.s()]})
     request = Request(
-        id="t1", task=endless.name, envelope=message.envelope, queue="celery", exchange="", routing_key="celery",
+        id="t1", task=endless.name, message=message.envelope, queue="celery", exchange="", routing_key="celery",
         redelivered=False, delivery=1, hard_limit=60.0, soft_limit=None,
         failure=exception_to_wire(TimeLimitExceeded(2.5)),
     )  # fmt: skip

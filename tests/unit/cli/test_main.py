@@ -79,7 +79,7 @@ def test_completion_scripts(runner: CliRunner, shell: str):
     assert f"_CELERIAC_COMPLETE={shell}_complete" in shown.output
 
 
-@pytest.mark.parametrize("option", ["-B", "-D", "--beat", "--detach", "-S", "--uid=1"])
+@pytest.mark.parametrize("option", ["-B", "--beat", "--scheduler=x"])
 def test_what_a_later_release_brings_is_refused_by_name(runner: CliRunner, option: str):
     shown = runner.invoke(main, ["-A", "proj", "worker", option])
     assert shown.exit_code == 2

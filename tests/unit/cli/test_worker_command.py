@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from celeriac.cli.failures import EX_CANTCREAT, Failure
+from celeriac.cli.nodes import expand_path
 from celeriac.cli.pidfile import held
-from celeriac.cli.worker import expand_path, select_queues
+from celeriac.cli.worker import select_queues
 from celeriac.plugins import resolve
 from celeriac.rules.routing import MissingQueues, Router
 from celeriac.transports.base import QueueSpec

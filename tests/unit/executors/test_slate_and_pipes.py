@@ -91,10 +91,12 @@ def test_orders_travel() -> None:
 def test_only_short_tasks_are_given_ahead() -> None:
     paces = Paces(64)
     assert paces.ahead("new") == paces.typical_ahead() == 0
+    paces.learn("instant", 0.00001)
+    paces.learn("nothing", 0.0)
     paces.learn("quick", 0.0002)
     paces.learn("middle", 0.005)
     paces.learn("slow", 1.0)
-    assert [paces.ahead(name) for name in ("quick", "middle", "slow")] == [64, 4, 0]
+    assert [paces.ahead(name) for name in ("instant", "nothing", "quick", "middle", "slow")] == [64, 64, 25, 4, 0]
     assert paces.typical_ahead() == 0
     paces.learn("quick", 2.0)  # one bad surprise is enough
     assert paces.ahead("quick") == 0

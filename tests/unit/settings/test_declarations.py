@@ -37,9 +37,12 @@ OURS = {
     "task_max_decompressed_bytes": 64 * 1024 * 1024,
     "task_crash_budget": 3,
     "task_dead_letter_expires": 14 * 24 * 3600.0,
+    "task_revoke_expires": 30 * 24 * 3600.0,
     "worker_shutdown_grace": 30.0,
     "worker_children": None,
-    "worker_look_ahead": 64,
+    "worker_look_ahead": 256,
+    "worker_probes": None,
+    "worker_probe_patience": 30.0,
 }
 #: values that Celery's declared type lets a user give
 EXAMPLES: dict[str, list[Any]] = {"bool": [True, False], "int": [1], "float": [1.5], "dict": [{}]}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
 QUEUE = QueueSpec(name="celery", exchange="celery", routing_key="celery")
-DEADLINE = 10.0
+DEADLINE = 30.0
 BODY = json.dumps([[1, 2], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from celeriac import telemetry
+from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import (
     BackendStoreError,
     BrokerFull,
@@ -17,12 +18,15 @@ from celeriac.errors import (
     ResultTooLarge,
     Unroutable,
 )  # fmt: skip
-from celeriac.executors.base import WantsRetry
+from celeriac.executors.base import Request, WantsRetry
+from celeriac.rules import claim as claim_states
 from celeriac.transports.base import Envelope, Outgoing, Route
+from celeriac.worker.claims import Claim, Claims
+from celeriac.worker.leases import Leases
 from celeriac.worker.supervisor import ServiceGaveUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.unit.worker.conftest import Rig
 
@@ -283,3 +287,33 @@ def test_silence_with_messages_waiting_rebuilds_the_consumer(make_rig: MakeRig) 
         assert rig.broker.consumers == 2
 
     asyncio.run(story(make_rig(delays=False, silence=0.2)))
+
+
+@pytest.mark.parametrize("state", [claim_states.FINISHED, claim_states.SETTLED])
+def test_what_is_settled_while_it_is_renewed_is_not_lost(state: int, events: list[telemetry.Event]) -> None:
+    claims = Claims()
+    request = Request("t1", "app.add", b"", "celery", "", "celery", False, 1, None, None)
+    claim = Claim("t1", request, 7, Route("", "celery"), None)
+    claims.held["t1"] = claim
+    claims.add_ready([claim])
+
+    class Session:
+        """The broker has settled it before it is asked to renew it."""
+
+        epoch = 1
+
+        async def consumer(self) -> Session:
+            return self
+
+        async def renew(self, receipts: Sequence[int]) -> Sequence[int]:
+            claim_states.advance(claim, claim_states.RUNNING)
+            claim_states.advance(claim, claim_states.FINISHED)
+            if state == claim_states.SETTLED:
+                claims.finish_settled([claim])
+            return receipts
+
+    leases = Leases(cast("Any", Session()), claims, 30.0, SYSTEM_CLOCK)
+    asyncio.run(leases.renew())
+    assert leases.lost == 0
+    assert claim.receipt == 7
+    assert not events

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celeriac.clock import LamportClock
 from celeriac.executors.base import Lost
 from celeriac.rules.acking import AckPolicy, Fate, after_loss
 from celeriac.rules.admission import is_stamped
 from celeriac.testing.conformance.clock import SteppedClock
+from celeriac.transports.base import Delivery
+from celeriac.wire.envelope import Route
+from celeriac.wire.kombu_json import encode_envelope
+from celeriac.wire.limits import DEFAULT_LIMITS
+from celeriac.wire.sealed import Heads, read_sealed
+from celeriac.wire.task_message import TaskCall, encode_task
 from celeriac.worker.revoked import Revoked
 
 if TYPE_CHECKING:
@@ -107,3 +113,41 @@ def test_what_the_executor_had_and_did_not_start(make_rig: MakeRig) -> None:
 def test_the_logical_clock_is_ahead_of_whatever_it_heard() -> None:
     clock = LamportClock()
     assert (clock.forward(), clock.adjust(10), clock.adjust(3), clock.forward()) == (1, 11, 12, 13)
+
+
+def sealed(task_id: str, **options: Any) -> Heads:
+    """A message as the Redis driver hands it over: its headers unread."""
+    envelope = encode_task(TaskCall(task="app.slow", id=task_id, **options), 0.0)
+    found = read_sealed(encode_envelope(envelope, Route("", "celery")), DEFAULT_LIMITS)
+    assert found is not None
+    return found.headers
+
+
+def test_sealed_messages_are_opened_only_where_they_may_be_meant(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            assert rig.worker.pipeline is not None
+            admission = rig.worker.pipeline.admission
+
+            def admit(*messages: Heads) -> list[str]:
+                """The ids of those that were taken up without being opened."""
+                deliveries = [Delivery(one, "celery", None, Route("", "celery")) for one in messages]
+                before = set(rig.claims.held)
+                admission.admit(deliveries)
+                return [
+                    claim.id for claim in rig.claims.held.values()
+                    if claim.id not in before and type(claim.request.message) is bytes
+                ]  # fmt: skip
+
+            assert admit(sealed("a"), sealed("b")) == ["a", "b"]
+            admission.revoked.add(["c"])
+            assert admit(sealed("c"), sealed("d")) == ["d"]
+            assert "c" not in rig.claims.held
+            admission.revoked.add_stamps("customer", ["7"])
+            stamps = {"stamped_headers": ["customer"], "stamps": {"customer": ["7"]}}
+            assert admit(sealed("e", **stamps), sealed("f")) == []
+            assert "e" not in rig.claims.held
+            assert "f" in rig.claims.held
+            rig.executor.kill_now.set()
+
+    asyncio.run(story(make_rig(slots=1, ahead=0)))

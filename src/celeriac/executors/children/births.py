@@ -6,6 +6,7 @@ What children are given and what they answer is the pool's business; it is told 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -175,7 +176,13 @@ class Births:
         household = self._household
         try:
             member = Member(
-                self._key, self._options.slots_per_child, self._loop, link, household.on_frame, self._on_pipe_end
+                self._key,
+                self._free_place(),
+                self._options.slots_per_child,
+                self._loop,
+                link,
+                household.on_frame,
+                self._on_pipe_end,
             )
         except OSError as error:  # no file descriptors or no memory left
             self._note_failed_start(OperationalError(f"A child process cannot be started: {error}"))
@@ -185,6 +192,10 @@ class Births:
         link.start_child(member.key, member.name, member.childs_fds())
         member.close_childs_ends()
         member.boot_timer = self._loop.call_later(self._options.start_timeout, self._on_start_timeout, member)
+
+    def _free_place(self) -> int:
+        taken = {member.place for member in self.members.values()}
+        return next(place for place in itertools.count(1) if place not in taken)
 
     def on_ready(self, member: Member, pid: int) -> None:
         """The child says that it takes work."""

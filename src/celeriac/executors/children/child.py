@@ -83,7 +83,9 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
             registry = load(setup, call)
         logs.name_process(name)
         if options.logs is not None:
-            logs.setup(options.logs)  # after the user's modules, which may have set up logging when imported
+            logs.setup(
+                options.logs, place=int(name.rpartition("-")[2])
+            )  # after the user's modules, which may have set up logging when imported
             logs.redirect_output(options.logs)
         registry.set_up_child(name)
         signals.worker_process_init.send(sender=options.hostname)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celeriac.executors.time_limits import Cause
 
 #: outcomes per batch; half of what the parent gives ahead, so that it can refill while the other half runs
-FLUSH_COUNT = 32
+FLUSH_COUNT = 64
 #: seconds that a finished outcome may wait for company
 FLUSH_AGE = 0.002
 

@@ -38,13 +38,14 @@ class Member:
     """A child of the pool. Belongs to the worker's loop."""
 
     def __init__(
-        self, key: int, slots: int, loop: asyncio.AbstractEventLoop, link: NurseryLink,
+        self, key: int, place: int, slots: int, loop: asyncio.AbstractEventLoop, link: NurseryLink,
         on_frame: Callable[[Member, int, memoryview], None], on_end: Callable[[Member], None],
     ) -> None:  # fmt: skip
         self.key = key
         self.slots = slots
         self.link = link  #: to the nursery that it comes from
-        self.name = f"ChildProcess-{key}"
+        self.place = place  #: among those of its time, from 1; its successor may have the same
+        self.name = f"ChildProcess-{place}"
         self.pid = 0
         self.state: State = "starting"
         #: given and not yet answered, by number; in the order given

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-#: seconds: tasks up to this long are given far ahead, since a round trip costs as much as they do
-SHORT = 0.001
-#: seconds: tasks up to this long are given a few ahead
+#: seconds of work that a child may be given ahead: what the parent may be busy with something else
+AHEAD = 0.005
+#: seconds: tasks up to this long are given a few ahead all the same
 MODERATE = 0.010
 MODERATE_AHEAD = 4
 
@@ -40,6 +40,18 @@ class Paces:
         paces[name] = pace
         self.typical = pace
 
+    def learn_all(self, name: str, count: int, total: float, slowest: float) -> None:
+        """``count`` runs have taken ``total`` seconds together. As learning one by one, unless one was slow."""
+        if count:
+            pace = self._paces.get(name)
+            mean = total / count
+            if pace is not None and slowest < MODERATE:
+                # what is left of the old pace after so many steps
+                pace = mean + (pace - mean) * (1.0 - (_UP if mean > pace else _DOWN)) ** count
+                self._paces[name] = self.typical = pace
+            else:
+                self.learn(name, slowest if slowest >= MODERATE else mean)
+
     def ahead(self, name: str) -> int:
         """How many requests of this task a child may hold beyond its slots."""
         return self._ahead(self._paces.get(name))
@@ -51,4 +63,5 @@ class Paces:
     def _ahead(self, pace: float | None) -> int:
         if pace is None or pace >= MODERATE:
             return 0
-        return self._look_ahead if pace < SHORT else min(MODERATE_AHEAD, self._look_ahead)
+        fits = int(AHEAD / pace) if pace else self._look_ahead
+        return min(self._look_ahead, max(MODERATE_AHEAD, fits))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from celeriac import telemetry
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Cancel, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
+from celeriac.executors.base import Cancel, Condition, Failed, InWork, Loader, Lost, Outcome, PoolOptions, Request
 from celeriac.executors.children import pipes
 from celeriac.executors.children.births import Births
 from celeriac.executors.children.member import Member, Sentence, Verdict
@@ -33,6 +33,8 @@ _log = logging.getLogger("celeriac.executors")
 
 #: seconds of silence after which a child that has more than it can run at once is asked to give it back
 SILENCE = 0.015
+#: seconds of silence of a child that has work and runs none of it, after which that is worth a note
+STALL = 1.0
 #: seconds between two looks at requests with a limit, at most
 _LONGEST_LOOK = 0.25
 _SHORTEST_LOOK = 0.002
@@ -60,7 +62,7 @@ class ChildrenExecutor:
         self._watch_timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._is_stopped = False
-        self._stop_at = 0.0
+        self._stop_at: float | None = None  #: monotonic; None: not told to stop yet
         self._loop: asyncio.AbstractEventLoop
 
     # ── the seam ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,13 +148,24 @@ class ChildrenExecutor:
     def processes(self) -> Sequence[int]:
         return [member.pid for member in self._members.values() if member.pid]
 
+    def condition(self) -> Condition:
+        members = [member for member in self._members.values() if member.state in ("ready", "leaving")]
+        heard = self._monotonic() - STALL
+        stalled = (member.outstanding and member.heard_at < heard and not member.running() for member in members)
+        return Condition(len(members), sum(map(bool, stalled)))
+
+    async def recall(self) -> Sequence[Request]:
+        """Start nothing more; what has not started comes back as soon as the children have said so."""
+        self._is_stopping = self._births.is_stopping = True
+        return await self._take_back() if self._births.is_started else ()
+
     async def stop(self, grace: float) -> Sequence[Request]:
         """Stop; may be called again with another grace to hasten the end (the second call returns nothing).
 
         Outcomes of what is finished meanwhile stay readable through :meth:`outcomes`.
         """
         deadline = self._monotonic() + grace
-        if self._is_stopping:
+        if self._stop_at is not None:
             self._stop_at = min(self._stop_at, deadline)
             self._births.note_change()
             while not self._is_stopped:
@@ -164,7 +177,7 @@ class ChildrenExecutor:
             return ()
         self._stop_at = deadline
         unstarted = await self._take_back()
-        await self._until_idle(lambda: self._stop_at)
+        await self._until_idle(lambda: self._stop_at or 0.0)
         if self._is_busy():
             self._interrupt_all("stopped")
             end = self._monotonic() + self._options.kill_grace
@@ -275,6 +288,41 @@ class ChildrenExecutor:
             self._births.on_start_failed(member, ImproperlyConfigured(pipes.decode_text(payload)))
 
     def _take_outcomes(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
+        if member.asked or member.limited:
+            self._take_limited(member, batch)
+        else:
+            self._take_plain(member, batch)
+        member.heard_at = self._monotonic()
+        member.is_stuck = False
+        if member.to_cancel:
+            member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
+        self._has_ended.set()
+        if self._is_stopping:
+            self._births.note_change()
+        if self._waiting:
+            self._schedule_dispatch()
+
+    def _take_plain(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
+        """The usual outcomes: what a name has taken is summed up over its neighbours."""
+        pop, ended = member.outstanding.pop, self._ended
+        name, count, total, slowest = "", 0, 0.0, 0.0
+        for number, outcome in batch:
+            request = pop(number, None)
+            if request is None:  # read before, from the slate of a dying child
+                continue
+            ended.append(outcome)
+            if isinstance(outcome, Lost):
+                continue
+            if request.task != name:
+                self._paces.learn_all(name, count, total, slowest)
+                name, count, total, slowest = request.task, 0, 0.0, 0.0
+            runtime = outcome.runtime
+            count += 1
+            total += runtime
+            slowest = max(slowest, runtime)
+        self._paces.learn_all(name, count, total, slowest)
+
+    def _take_limited(self, member: Member, batch: Sequence[pipes.Ended]) -> None:
         forget, learn, ended = member.forget, self._paces.learn, self._ended
         for number, outcome in batch:
             asked = member.asked.get(number) if member.asked else None
@@ -286,15 +334,6 @@ class ChildrenExecutor:
             elif asked is not None:
                 outcome = Lost(outcome.id, outcome.started, asked.cause, asked.detail)
             ended.append(outcome)
-        member.heard_at = self._monotonic()
-        member.is_stuck = False
-        if member.to_cancel:
-            member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
-        self._has_ended.set()
-        if self._is_stopping:
-            self._births.note_change()
-        if self._waiting:
-            self._schedule_dispatch()
 
     def _take_recalled(self, member: Member, numbers: Sequence[int]) -> None:
         member.recalling = False

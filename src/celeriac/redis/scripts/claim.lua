@@ -70,7 +70,7 @@ for number = first_list + 1, #KEYS do
   end
 end
 
-if taken == 0 then
+if room > 0 then
   for number = 1, queues do
     local first = redis.pcall('ZRANGE', KEYS[4 + 2 * number], 0, 0, 'WITHSCORES')
     if not first.err and #first > 0 then
@@ -79,7 +79,8 @@ if taken == 0 then
     end
   end
   answer[1] = next_due
-elseif room == 0 or bytes >= MOST_BYTES then
+end
+if taken > 0 and (room == 0 or bytes >= MOST_BYTES) then
   -- there may be more, for somebody else
   for number = first_list + 1, #KEYS do
     if redis.call('EXISTS', KEYS[number]) == 1 then

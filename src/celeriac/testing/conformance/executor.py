@@ -25,6 +25,7 @@ from celeriac.executors.base import (
     Lost,
     Outcome,
     PoolOptions,
+    Recalls,
     Rejected,
     Request,
     Succeeded,
@@ -413,6 +414,28 @@ class ExecutorSuite:
             except OperationalError:
                 return
             raise AssertionError("a stopped executor took a request")
+
+        asyncio.run(scenario())
+
+    def test_what_has_not_begun_can_be_called_back_at_once(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            executor = self.build()
+            if not isinstance(executor, Recalls):
+                return
+            await executor.start()
+            slots = executor.slots
+            executor.submit([request_for("block", str(tmp_path / f"b{number}")) for number in range(slots)])
+            for number in range(slots):
+                await appearance(tmp_path / f"b{number}")
+            executor.submit([request_for("noop", id=f"n{number}") for number in range(3)])
+            async with asyncio.timeout(PATIENCE):
+                assert [request.id for request in await executor.recall()] == ["n0", "n1", "n2"]
+            stopping = asyncio.ensure_future(executor.stop(PATIENCE))
+            for number in range(slots):
+                (tmp_path / f"b{number}.go").touch()
+            async with asyncio.timeout(PATIENCE):
+                assert await stopping == []
+            assert [value_of(outcome) for outcome in await rest(executor)] == ["went on"] * slots
 
         asyncio.run(scenario())
 

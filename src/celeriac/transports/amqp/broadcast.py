@@ -115,7 +115,7 @@ class AmqpSubscription:
                 return []
             self._connection.abandon()
             raise operational(error, f"Listening in queue {self._queue!r}") from error
-        return [heard for message in messages if (heard := _heard(message)) is not None]
+        return [_heard(message) for message in messages]
 
     def _is_over(self) -> bool:
         """Another thread may close it at any moment."""
@@ -132,10 +132,10 @@ class AmqpSubscription:
         self._connection.close(time.monotonic() + _CLOSE_TIMEOUT)
 
 
-def _heard(message: Message) -> Heard | None:
-    """None: not to be understood, and at most once means that nobody misses it."""
+def _heard(message: Message) -> Heard:
+    """Perhaps of what cannot be understood: at most once means that nobody misses it."""
     try:
         properties, headers = message.decoded()
-    except Malformed:
-        return None
+    except Malformed as error:
+        return Heard(Envelope(b"", {}, {}), Route(message.exchange, message.routing_key), str(error))
     return Heard(Envelope(message.body, headers, properties), Route(message.exchange, message.routing_key))

@@ -41,8 +41,8 @@ class AmqpTransport:
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         leases=True, delays=True, priorities=255, fanout=True, counts_attempts=True, confirms=True, dead_letters=True,
-        ordered=True, survives_restart=True, max_batch=1000, max_delay=float(MAX_DELAY), delay_resolution=1.0,
-        max_body_bytes=128 * 1024 * 1024,
+        ordered=True, survives_restart=True, celery=True, max_batch=1000, max_delay=float(MAX_DELAY),
+        delay_resolution=1.0, max_body_bytes=128 * 1024 * 1024,
     )  # fmt: skip
 
     def __init__(self, url: str, settings: AmqpSettings, clock: Clock) -> None:

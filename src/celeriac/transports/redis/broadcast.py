@@ -21,6 +21,7 @@ from celeriac.transports.base import Heard
 from celeriac.transports.bindings import topic_matches
 from celeriac.transports.redis.sending import encoded
 from celeriac.transports.redis.waking import BLOCKING_ANSWER, Sleeper
+from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
 from celeriac.wire.limits import Limits
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from celeriac.redis.errors import Translating
     from celeriac.redis.keys import Keys
     from celeriac.transports.base import Outgoing, QueueSpec, Subscription
-    from celeriac.wire.envelope import Route
 
 #: seconds of silence after which a connection is tried, and that the answer may take
 _SILENCE, _ANSWER = 25.0, 5.0
@@ -180,9 +180,8 @@ class _Listening:
         if first != pattern:
             return
         heard = _read(payload, self._limits)
-        if heard is None:
-            return
-        if self._topics is None or any(topic_matches(topic, heard.route.routing_key) for topic in self._topics):
+        topics = None if heard.malformed is not None else self._topics
+        if topics is None or any(topic_matches(topic, heard.route.routing_key) for topic in topics):
             self._pending.append(heard)
 
     def interrupt(self) -> None:
@@ -227,10 +226,7 @@ class _Replies:
                 found: list[Heard] = []
                 with self._translating:
                     (payloads,) = self._call([("RPOP", self._name, limit)])
-                for payload in payloads or ():
-                    heard = _read(payload, self._limits)
-                    if heard is not None:
-                        found.append(heard)
+                found += [_read(payload, self._limits) for payload in payloads or ()]
                 left = ends - time.monotonic()
                 if found or left <= 0 or self._closed or self._interrupted.is_set():
                     return found
@@ -266,9 +262,9 @@ class _Replies:
             self._links.close()
 
 
-def _read(payload: bytes, limits: Limits) -> Heard | None:
-    """None for what is no message: a channel is open to everybody."""
+def _read(payload: bytes, limits: Limits) -> Heard:
+    """Perhaps of what is no message: a channel is open to everybody."""
     try:
         return Heard(*decode_envelope(payload, limits))
-    except MessageError:
-        return None
+    except MessageError as error:
+        return Heard(Envelope(b"", {}, {}), Route("", ""), str(error))

@@ -20,6 +20,7 @@ from celeriac.transports.redis.settling import unmarked
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
 from celeriac.wire.limits import Limits
+from celeriac.wire.sealed import read_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,8 +58,10 @@ class Claimer:
         self._lost_from: int | None = None
         self._orders = self._all_orders()
         self._complained: dict[str, float] = {}
-        #: seconds until a delayed message is due, as the last claim that found nothing said
+        #: seconds until a delayed message is due, as the last claim that left nothing said
         self.next_due: float | None = None
+        #: the last claim took the last ones: what comes after it leaves a token
+        self.is_dry = False
         #: where the last messages came from
         self.busiest = keys.list_of(self._queues[0])
 
@@ -121,6 +124,7 @@ class Claimer:
             self._lost_from = number
             raise
         due, errors, *lists = answer
+        self.is_dry = False
         for error in errors:
             self._complain(error.decode("utf-8", "replace"))
         self.next_due = due / 1000 if due >= 0 else None
@@ -131,6 +135,7 @@ class Claimer:
             # the list's right end is its front
             for payload in reversed(items):
                 found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))
+        self.is_dry = 0 < len(found) < limit and not errors
         return found
 
     def _resume(self, link: Link, first: int) -> list[Delivery]:
@@ -145,6 +150,11 @@ class Claimer:
     def _delivery(self, payload: bytes, queue: str, field: str) -> Delivery:
         receipt: Receipt = (self._owner, field)
         bare, attempts, returned = unmarked(payload)
+        sealed = read_sealed(bare, self._limits)
+        if sealed is not None:
+            heads, info = sealed.headers, sealed.properties.delivery_info
+            route = Route(info.exchange, info.routing_key)
+            return Delivery(heads, queue, receipt, route, attempts, returned or heads.redelivered)
         try:
             envelope, route = decode_envelope(bare, self._limits)
         except MessageError as error:

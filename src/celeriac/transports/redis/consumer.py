@@ -89,7 +89,9 @@ class RedisConsumer:
             with self._house.translating:
                 self._begin()
                 while True:
-                    found = self._claimer.claim(limit)
+                    # whoever has just taken the last ones need not ask whether there are more: he would be woken
+                    found = [] if self._claimer.is_dry and wait > 0 else self._claimer.claim(limit)
+                    self._claimer.is_dry = False
                     left = ends - time.monotonic()
                     if found or left <= 0 or self._closed or self._interrupted.is_set():
                         return found

@@ -16,6 +16,7 @@ from celeriac.redis.connect import Links
 from celeriac.redis.errors import Translating
 from celeriac.redis.keys import Keys
 from celeriac.redis.records import Records
+from celeriac.redis.revocations import RedisRegistry
 from celeriac.transports.base import Capabilities
 from celeriac.transports.redis.admin import RedisAdmin
 from celeriac.transports.redis.broadcast import RedisBroadcast
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.settings.check import Finding
     from celeriac.transports.base import QueueSpec
+    from celeriac.wire.revocation import News, Revocation
 
 _STRATEGIES = ("round_robin", "priority", "sorted")
 
@@ -56,7 +58,7 @@ class RedisTransport:
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         leases=True, delays=True, priorities=4, highest_priority_first=False, fanout=True, counts_attempts=True,
-        confirms=True, dead_letters=True, ordered=True, survives_restart=True, max_batch=10_000,
+        confirms=True, dead_letters=True, ordered=True, survives_restart=True, celery=True, max_batch=10_000,
         max_body_bytes=380_000_000,  # a value in Redis has 512 MiB, and a body is base64 there
     )  # fmt: skip
 
@@ -91,6 +93,7 @@ class RedisTransport:
             strategy=strategy,
             kept=[],
         )
+        self._registry = RedisRegistry(self._house.links, address.keyprefix)
 
     def publisher(self) -> RedisPublisher:
         house = self._house
@@ -115,6 +118,14 @@ class RedisTransport:
         """Whether the server is fit to be a broker: see ``redis/checks.py``."""
         house, option = self._house, self._options.get(OVERRIDE)
         return examine(house.address, "broker", house.translating, eviction_allowed=bool(option))
+
+    def add_revocations(self, entries: Sequence[Revocation], kept: float) -> None:
+        with self._house.translating:
+            self._registry.add(entries, kept)
+
+    def read_revocations(self, mark: int, limit: int) -> News:
+        with self._house.translating:
+            return self._registry.read(mark, limit)
 
     def close(self) -> None:
         """Publishers and consumers close their own connections."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import signal as signals
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ import msgspec
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Renewable, Resizable
 from celeriac.ids import is_safe_id
-from celeriac.rules.admission import is_stamped
-from celeriac.rules.claim import LOST, RUNNING
 from celeriac.transports.base import QueueSpec
+from celeriac.wire.revocation import revoked_ids, revoked_stamps, signal_name, stamp_values
 from celeriac.worker.commands.inspect import command
+from celeriac.worker.commands.marking import mark_revoked
 
 if TYPE_CHECKING:
-    from celeriac.executors.base import Cancel
-    from celeriac.worker.claims import Claim
+    from celeriac.wire.control_message import ControlRequest
     from celeriac.worker.commands.state import WorkerState
 
 logger = logging.getLogger("celeriac.worker")
@@ -48,48 +46,42 @@ def nok(value: Any) -> Reply:
 
 
 @command("control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
-def revoke(
+async def revoke(
     state: WorkerState, task_id: str | Sequence[str], terminate: bool = False, signal: Any = None, **_: Any
 ) -> Reply:
     """Keep tasks from being run, by id."""
     ids = _ids(task_id)
-    how = _how(state, signal)
-    state.admission.revoked.add(ids)
-    wanted = set(ids)
-    state.admission.revoke(lambda claim: claim.id in wanted)
+    named = signal_name(signal)
+    dropped, ended = state.cancel(revoked_ids(ids, named if terminate else ""))
+    # what was dropped or ended here is recorded with all that is known of it
+    await mark_revoked(state, set(ids).difference(dropped))
     if terminate:
-        ended = _end_running(state, lambda claim: claim.id in wanted, how)
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
-    _end_running(state, lambda claim: claim.id in wanted, "unstarted")
     logger.info("tasks flagged as revoked: %s", ", ".join(ids[:10]))
-    return ok(f"tasks {wanted} flagged as revoked")
+    return ok(f"tasks {set(ids)} flagged as revoked")
 
 
 @command("control", variadic="task_id", args=(("signal", str),), signature="<signal> [id1 [id2 [... [idN]]]]")
-def terminate(state: WorkerState, signal: Any, task_id: str | Sequence[str], **_: Any) -> Reply:
+async def terminate(state: WorkerState, signal: Any, task_id: str | Sequence[str], **_: Any) -> Reply:
     """End tasks that run, and keep them from being run again."""
-    reply: Reply = revoke(state, task_id, terminate=True, signal=signal)
+    reply: Reply = await revoke(state, task_id, terminate=True, signal=signal)
     return reply
 
 
-@command("control", variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+@command("control", variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]",
+         sees_request=True)  # fmt: skip
 def revoke_by_stamped_headers(
-    state: WorkerState, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
-) -> Reply:
+    state: WorkerState, headers: Any, terminate: bool = False, signal: Any = None,
+    request: ControlRequest | None = None, **_: Any,
+) -> Reply:  # fmt: skip
     """Keep tasks from being run, by a header they are stamped with."""
-    stamps = _stamps(headers)
-    how = _how(state, signal)
-    for name, values in stamps.items():
-        state.admission.revoked.add_stamps(name, values)
-
-    def is_meant(claim: Claim) -> bool:
-        return is_stamped(claim.request.envelope.headers, stamps)
-
-    state.admission.revoke(is_meant)
+    stamps = stamp_values(headers)
+    named = signal_name(signal)
+    # told to some workers alone, it is a matter of theirs
+    is_for_all = request is not None and request.destination is None and not request.pattern
+    ended = state.cancel(revoked_stamps(stamps, named if terminate else ""), lasting=is_for_all).running
     if not terminate:
-        _end_running(state, is_meant, "unstarted")
         return ok(f"headers {headers!r} flagged as revoked, but not terminated")
-    ended = _end_running(state, is_meant, how)
     return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
 
 
@@ -102,41 +94,6 @@ def _ids(given: Any) -> list[str]:
     if not ids or not all(map(is_safe_id, ids)):
         raise ValueError("task ids are 1 to 255 characters of A-Za-z0-9_.:@-")
     return ids
-
-
-def _stamps(headers: Any) -> dict[str, list[str]]:
-    """``{"name": value or [values]}``, or ``["name=value", …]`` from the command line."""
-    if isinstance(headers, list | tuple):
-        pairs = [str(item).partition("=") for item in headers]
-        gathered: dict[str, list[str]] = {}
-        for name, _, value in pairs:
-            gathered.setdefault(name, []).append(value)
-        headers = gathered
-    if not isinstance(headers, dict) or not headers:
-        raise ValueError("headers is a mapping of stamped headers to values")
-    return {
-        str(name)[:255]: [str(value)[:255] for value in (values if isinstance(values, list | tuple) else [values])]
-        for name, values in headers.items()
-    }
-
-
-def _how(state: WorkerState, signal: Any) -> Cancel:
-    """What ends a task: killing its process, or, where others share that, an exception in it (SIGKILL insists)."""
-    name = str(signal or "SIGTERM").upper()
-    number = signals.Signals(int(name)).name if name.isdigit() else name if name.startswith("SIG") else f"SIG{name}"
-    if not hasattr(signals, number):
-        raise ValueError(f"there is no signal {str(signal)[:20]!r}")
-    if number == "SIGUSR1":
-        return "soft"
-    return "soft" if state.plan.slots_per_child > 1 and number != "SIGKILL" else "hard"
-
-
-def _end_running(state: WorkerState, is_meant: Any, how: Cancel) -> list[str]:
-    """Those that were with the executor."""
-    meant = [
-        claim.id for claim in state.claims.held.values() if claim.state in (RUNNING, LOST) and is_meant(claim)
-    ]  # fmt: skip
-    return [task_id for task_id in meant if state.executor.cancel(task_id, how)]
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -138,7 +138,7 @@ def scheduled(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
 @command("inspect", alias="dump_revoked")
 def revoked(state: WorkerState, **_: Any) -> list[str]:
     """List the ids of tasks that are not to run any more."""
-    return list(state.admission.revoked)
+    return state.admission.revoked.newest()
 
 
 @command("inspect", alias="dump_tasks", variadic="taskinfoitems", signature="[attribute1 ... [attributeN]]")
@@ -184,8 +184,8 @@ def hello(state: WorkerState, from_node: str, revoked: Any = None, **_: Any) -> 
     if from_node == state.hostname:
         return None
     if isinstance(revoked, dict | list | tuple):
-        state.admission.revoked.add(one for one in revoked if is_safe_id(one))
-    return {"revoked": list(state.admission.revoked), "clock": state.lamport.forward()}
+        state.learn(revoked)
+    return {"revoked": state.admission.revoked.newest(), "clock": state.lamport.forward()}
 
 
 @command("inspect")

@@ -30,6 +30,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[tuple[str, Callable[[Any], Any]], ...] = ()  #: positional arguments on the command line, with types
     variadic: str | None = None  #: the argument that takes the rest of the command line
     is_ours: bool = False  #: it may run on the worker's own loop
+    sees_request: bool = False  #: it gets the request itself as ``request``
 
 
 class Panel:

@@ -1,0 +1,1 @@
+"""``celery.loaders`` under our name."""
