@@ -351,6 +351,6 @@ def py_amqp(port: int, vhost: str, seconds: float) -> float:
         return per_second(seconds, step)
 
 
-if __name__ == "__main__":  # limits.py NAME PORT VHOST SECONDS: one limit, in another interpreter
-    name, port, vhost, seconds = sys.argv[1:5]
-    print(globals()[name](int(port), vhost, float(seconds)))
+if __name__ == "__main__":  # limits.py NAME PORT [VHOST] SECONDS: one limit, in another process
+    name, port, *more, seconds = sys.argv[1:]
+    print(globals()[name](int(port), *more, float(seconds)))

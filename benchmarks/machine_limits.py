@@ -5,33 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import bare_round_trip
 import bare_worker
 import limits
 from places import Far, Place, Rabbit, Redis, Sqlite
-from rows import FAR
+from rows import FAR, ROUND_TRIP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-
-#: by the name that the report shows
-REDIS: dict[str, Callable[[int, float], float]] = {
-    "one LPUSH, bare socket": limits.lpush_bare,
-    "one LPUSH, redis-py": limits.lpush_client,
-    "1000 LPUSHes per write, bare socket": limits.lpush_pipelined,
-    "claim and acknowledge by 64, bare socket": limits.claim_and_acknowledge,
-    "bare worker: claim, pipe, decode, call, acknowledge": lambda port, seconds: _elsewhere(
-        sys.executable, bare_worker.__file__, port, seconds
-    ),
+#: by the name that the report shows: a function of limits.py, or a program of its own
+REDIS = {
+    "one LPUSH, bare socket": "lpush_bare",
+    "one LPUSH, redis-py": "lpush_client",
+    "1000 LPUSHes per write, bare socket": "lpush_pipelined",
+    "claim and acknowledge by 64, bare socket": "claim_and_acknowledge",
+    "bare worker: claim, pipe, decode, call, acknowledge": bare_worker.__file__,
+    ROUND_TRIP: bare_round_trip.__file__,
 }
-RABBIT: dict[str, Callable[[int, str, float], float]] = {
-    "one confirmed publish, bare frames": limits.publish_confirmed,
-    "confirmed, 1000 per write, bare frames": limits.publish_pipelined,
-    "unconfirmed, one per write, bare frames": limits.publish_unconfirmed,
-    "consume, acknowledge by 100, bare frames": limits.consume_and_acknowledge,
+RABBIT = {
+    "one confirmed publish, bare frames": "publish_confirmed",
+    "confirmed, 1000 per write, bare frames": "publish_pipelined",
+    "unconfirmed, one per write, bare frames": "publish_unconfirmed",
+    "consume, acknowledge by 100, bare frames": "consume_and_acknowledge",
+    ROUND_TRIP: bare_round_trip.__file__,
 }
 #: the same through the line that adds a network round trip, to know what it leaves
 OVER_THE_LINE = {
@@ -47,7 +47,7 @@ def of(place: Place, scale: float, peers_python: Path) -> Iterator[tuple[str, fl
     """Name and rate of each limit, as it is measured."""
     seconds = 1.5 * scale
     if isinstance(place, Redis | Rabbit):
-        known: dict[str, Any] = {**REDIS} if isinstance(place, Redis) else {**RABBIT}
+        known = REDIS if isinstance(place, Redis) else RABBIT
         for name in [*known, *OVER_THE_LINE[place.name]]:
             yield name, one(name, place, seconds)
     if isinstance(place, Rabbit):
@@ -70,9 +70,13 @@ def one(name: str, place: Redis | Rabbit, seconds: float) -> float:
 
 
 def _at(place: Redis | Rabbit, name: str, port: int, seconds: float) -> float:
-    if isinstance(place, Rabbit):
-        return RABBIT[name](port, place.vhost, seconds)
-    return REDIS[name](port, seconds)
+    """In a process of its own, as products are: this one has a progress bar to draw."""
+    what = (RABBIT if isinstance(place, Rabbit) else REDIS)[name]
+    where = [port, place.vhost] if isinstance(place, Rabbit) else [port]
+    if what.endswith(".py"):
+        beside = [place.redis.server.port] if isinstance(place, Rabbit) else []
+        return _elsewhere(sys.executable, what, *where, *beside, seconds)
+    return _elsewhere(sys.executable, limits.__file__, what, *where, seconds)
 
 
 def _py_amqp(place: Rabbit, seconds: float, python: Path) -> float:

@@ -119,7 +119,7 @@ class Report:
             is_known = True
             is_met = value is not None and (value >= goal.least if goal.least is not None else value < (goal.most or 0))
         runs = next((one.runs for one in self.figures if one.row is row and one.product.own), [])
-        shares = [run[row.figure] / run["limit"] for run in runs if run.get("limit")]
+        shares = [row.as_rate(run[row.figure]) / run["limit"] for run in runs if run.get("limit")]
         if shares:
             is_known = True
             share, limit = statistics.median(shares), statistics.median(run["limit"] for run in runs)

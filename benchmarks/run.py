@@ -127,7 +127,7 @@ class Bench:
             # at once, so that what else the machine does falls on both
             assert isinstance(place, Redis | Rabbit)
             limit = measured["limit"] = machine_limits.one(row.goal.limit, place, 0.7)
-            note = f"{measured[row.figure] / limit:.0%} of {shown(limit, '/s')} {note}"
+            note = f"{row.as_rate(measured[row.figure]) / limit:.0%} of {shown(limit, '/s')} {note}"
         self.say(row.name, product.name, shown(measured[row.figure], row.unit), note)
 
     def limits(self, broker: str, place: Place) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from itertools import count
 from time import time
 
 #: what an identifier that comes from outside may look like (semantics SR6)
@@ -22,6 +23,8 @@ _lock = threading.Lock()
 _pool: list[str] = []
 #: the millisecond of the last id and how it is written; replaced whole
 _last = (0, "")
+#: what the tags of this process begin with
+_process = ""
 
 
 def _refill() -> None:
@@ -55,8 +58,24 @@ def task_id() -> str:
     return text + tail
 
 
+def unique_tag() -> str:
+    """Text that nobody else writes, at a quarter of the price of an id: of this process, and counted. Thread-safe.
+
+    For what has to be told apart and need not be guarded from being guessed, such as delivery tags.
+    """
+    return f"{_process}-{next(_numbers):x}"
+
+
+def _renew() -> None:
+    global _process
+    _pool.clear()
+    _process = os.urandom(12).hex()
+
+
+_numbers = count()
+_renew()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.clear)
+    os.register_at_fork(after_in_child=_renew)
 
 
 def is_safe_id(text: object) -> bool:

@@ -6,9 +6,7 @@ Nothing is imported until its name is used. Strangers add drivers by entry point
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 from celeriac.errors import ImproperlyConfigured, MissingExtra, UnknownDriver
@@ -87,6 +85,8 @@ _KIND_NAMES = {
 
 def names(kind: str) -> list[str]:
     """The names of a kind that this installation knows, built-in ones first."""
+    from importlib.metadata import entry_points  # twenty modules that most processes never need
+
     known = list(CATALOGUE[kind])
     for group in _GROUPS[kind]:
         known.extend(point.name for point in entry_points(group=group) if point.name not in known)
@@ -100,6 +100,9 @@ def load(kind: str, name: str) -> Any:
     """
     entry = CATALOGUE[kind].get(name)
     if entry is None:
+        import difflib
+        from importlib.metadata import entry_points
+
         for group in _GROUPS[kind]:
             for point in entry_points(group=group, name=name):
                 return _import(point.value, kind, name, None)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from celeriac import Celeriac
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import BackendError, BackendStoreError, CeleriacError, ImproperlyConfigured
+from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.redis.address import address_of
 from celeriac.redis.connect import Links, open_link
 from celeriac.redis.errors import Fault, LinkBroken, Translating, fault_of
@@ -494,6 +496,30 @@ def test_waiting_on_a_server_that_hangs_ends_in_time():
             finally:
                 silent.resume()
             assert waiter.wait(["there"], 10.0)
+
+
+def test_a_timeout_holds_on_a_server_that_hangs():
+    """Reading a result and waiting for it, with connections that are idle and with new ones."""
+    for silent in started(RedisServer):
+        app = Celeriac("hanging", broker="memory://", backend=silent.url())
+        store = app.backend.store
+        store.write([record("there")])
+        assert app.AsyncResult("there").get(timeout=30) is not None
+        silent.pause()
+        try:
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(BackendError):
+                    store.read(["there"], began + 0.2)
+                assert time.monotonic() - began < 5.0  # left to itself it would take ten
+                began = time.monotonic()
+                with pytest.raises(ResultTimeout, match="cannot be read"):
+                    app.AsyncResult("never").get(timeout=0.3)
+                assert time.monotonic() - began < 5.0
+        finally:
+            silent.resume()
+        assert set(store.read(["there"], time.monotonic() + 30)) == {"there"}
+        app.close()
 
 
 def test_the_time_of_a_large_value_is_no_silence(server: RedisServer):

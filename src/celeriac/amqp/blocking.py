@@ -174,16 +174,17 @@ class BlockingConnection:
         if self._core.error is not None:
             raise self._core.error
 
-    def _pump_once(self, wait: float) -> bool:
-        """Read what there is, waiting if there is nothing; True if :meth:`interrupt` ended the wait."""
-        woken = False
-        if not self._take_in() and wait > 0 and self._core.error is None:
+    def _pump_once(self, wait: float) -> None:
+        """Read what there is, waiting if there is nothing."""
+        # nothing is there mostly, and to be told so by a poll costs less than by an exception; but no poll tells of
+        # what TLS has decrypted already
+        if not (self._wire.is_secured and self._take_in()) and self._core.error is None:
             due = self._core.next_tick()
-            now = self._clock.monotonic()
-            woken = self._wire.wait(wait if due is None else min(wait, max(0.0, due - now)))
-            self._take_in()
+            if due is not None:
+                wait = min(wait, due - self._clock.monotonic())
+            if self._wire.wait(wait):
+                self._take_in()
         self._dispatch(self._core.tick(self._clock.monotonic()))
-        return woken
 
     def _take_in(self) -> bool:
         """Read once; whether there was something."""

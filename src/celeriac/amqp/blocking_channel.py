@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from celeriac.amqp.events import Call
     from celeriac.amqp.requests import Request
 
+#: seconds within which what was heard is not asked for again before something is published
+_JUST = 0.005
+
 
 class BlockingChannel:
     """A channel. Its operations raise ``ChannelClosed`` once the broker has closed it, ``ConnectionClosed`` and kin."""
@@ -108,7 +111,8 @@ class BlockingChannel:
         """
         connection = self.connection
         with connection._lock:
-            connection._pump_once(0.0)  # hear of a close or a block before speaking
+            if not connection._core.heard_since(connection._clock.monotonic() - _JUST):
+                connection._pump_once(0.0)  # hear of a close or a block before speaking
             if connection.is_blocked:
                 reason = connection.blocked_reason
                 if not connection._until(lambda: not connection.is_blocked, deadline):

@@ -24,6 +24,8 @@ from celeriac.amqp.errors import (
 )  # fmt: skip
 from celeriac.amqp.events import Blocked, Call, ConnectionEnded, Unblocked
 from celeriac.amqp.frames import (
+    ACK,
+    ACK_BYTES,
     BODY,
     DELIVER,
     END,
@@ -84,6 +86,10 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return self._stage == "open" and self.error is None
+
+    def heard_since(self, moment: float) -> bool:
+        """Whether the broker has said anything after ``moment``."""
+        return self._read_at > moment
 
     @property
     def is_blocked(self) -> bool:
@@ -199,6 +205,8 @@ class Connection:
                     payload = data[start:end]
                     if payload.startswith(DELIVER):
                         channel.on_deliver(payload, self._consumer_tags, self._places)
+                    elif length == ACK_BYTES and payload.startswith(ACK):
+                        channel.on_ack(payload, events)
                     else:
                         channel.on_method(decode_method(payload), events)
                 elif kind == HEADER:

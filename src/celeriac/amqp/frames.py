@@ -30,8 +30,11 @@ content_head = Struct(">HHQ").unpack_from
 pack_content_head = Struct(">BHIHHQ").pack
 CONTENT_HEAD_BYTES = 12
 BASIC_CLASS = 60
-#: the class and method numbers of basic.deliver, the one method that is common enough to be looked for first
+#: the class and method numbers of basic.deliver; with basic.ack the methods common enough to be looked for first
 DELIVER = b"\x00\x3c\x00\x3c"
+#: of basic.ack, which confirms what was published; the payload is as long as this with a tag and an octet of bits
+ACK = b"\x00\x3c\x00\x50"
+ACK_BYTES = 13
 
 
 def method_frame(channel: int, payload: bytes) -> bytes:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import ssl
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from celeriac import __version__
 from celeriac.errors import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -44,13 +44,9 @@ class Address(Protocol):
 
 
 def _client_properties() -> dict[str, Any]:
-    try:
-        release = version("celeriac")
-    except PackageNotFoundError:  # run from a source tree
-        release = ""
     return {
         "product": "celeriac",
-        "version": release,
+        "version": __version__,
         "platform": "Python",
         "capabilities": {
             "consumer_cancel_notify": True, "basic.nack": True, "publisher_confirms": True, "connection.blocked": True,

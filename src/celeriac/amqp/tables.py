@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from celeriac.amqp.errors import Malformed, Unencodable
 from celeriac.amqp.shapes import Shapes
+from celeriac.wire.json_types import Model
 
 DEPTH_LIMIT = 8
 KEYS_LIMIT = 256
@@ -214,12 +215,51 @@ _keys: dict[str, bytes] = {}
 _KEYS_KEPT = 2048
 
 
+#: what mappings have in common → the bytes before, between and behind the texts in which they differ
+_models: dict[Model, list[bytes]] = {}
+_MODELS_KEPT = 256
+
+
 def encode_table(table: Mapping[str, Any]) -> bytes:
     """Write a table with its length prefix. Raises ``Unencodable``."""
-    data = _encode_entries(table, 1)
+    model = getattr(table, "model", None)
+    data = None if model is None else _fill(model, table)
+    if data is None:
+        data = _encode_entries(table, 1)
     if len(data) > TABLE_LIMIT_BYTES:
         raise Unencodable(f"Headers of {len(data)} bytes are over the limit of {TABLE_LIMIT_BYTES}.")
     return _PACK_UINT32(len(data)) + data
+
+
+def _fill(model: Model, table: Mapping[str, Any]) -> bytes | None:
+    """A table that differs from others in a few texts; None if there is more to it than that."""
+    if len(table) != len(model.shared):
+        return None
+    pieces = _models.get(model)
+    if pieces is None:
+        pieces = _cut(model)
+    written = [pieces[0]]
+    try:
+        for key, behind in zip(model.varying, pieces[1:], strict=True):
+            text = table[key].encode()
+            written += (_SHORT_STRING[len(text)], text, behind)
+    except (UnicodeEncodeError, IndexError):  # a lone surrogate, a long text
+        return None
+    return b"".join(written)
+
+
+def _cut(model: Model) -> list[bytes]:
+    pieces = [b""]
+    for key, value in model.shared.items():
+        if key in model.varying:
+            pieces[-1] += _encode_key(key)
+            pieces.append(b"")
+        else:
+            pieces[-1] += _encode_entries({key: value}, 1)
+    if len(_models) >= _MODELS_KEPT:
+        _models.clear()
+    _models[model] = pieces
+    return pieces
 
 
 def _encode_entries(table: Mapping[str, Any], depth: int) -> bytes:

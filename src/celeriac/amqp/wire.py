@@ -26,6 +26,9 @@ class Wire:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        #: whether there may be something to read that no poll tells of
+        self.is_secured = isinstance(connected, ssl.SSLSocket)
+        self._reading = self._poller(select.POLLIN)
 
     @classmethod
     def connect(cls, parameters: Parameters, deadline: float, clock: Clock) -> Wire:
@@ -70,19 +73,25 @@ class Wire:
             raise lost(error) from None
 
     def wait(self, seconds: float, writing: bool = False) -> bool:
-        """Sleep until there is something to read (or room to write); True if :meth:`wake` ended it."""
-        poller = select.poll()
+        """Sleep until there is something to read (or room to write), or :meth:`wake`; whether a read is worth it."""
+        if self._wake_read < 0:  # closed: the next read says so, and the numbers may be somebody else's by now
+            return True
         try:
-            poller.register(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
-            poller.register(self._wake_read, select.POLLIN)
+            poller = self._poller(select.POLLIN | select.POLLOUT) if writing else self._reading
             ready = poller.poll(max(0.0, seconds) * 1000)
-        except (OSError, ValueError):  # closed meanwhile; the next read says so
-            return False
-        if not any(number == self._wake_read for number, _ in ready):
-            return False
+        except (OSError, ValueError):  # closed meanwhile
+            return True
+        if self._wake_read not in [number for number, _ in ready]:
+            return len(ready) > 0
         with contextlib.suppress(OSError):
             os.read(self._wake_read, 4096)
-        return True
+        return len(ready) > 1
+
+    def _poller(self, socket_events: int) -> select.poll:
+        poller = select.poll()
+        poller.register(self._socket, socket_events)
+        poller.register(self._wake_read, select.POLLIN)
+        return poller
 
     def wake(self) -> None:
         """From any thread."""

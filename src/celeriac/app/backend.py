@@ -51,13 +51,13 @@ class Backend:
             self._accept = accept_set(settings.result_accept_content or settings.accept_content)
         return decode_record(record, self._accept)
 
-    def get_task_meta(self, task_id: str) -> Meta:
-        """The stored meta, or that of a task nobody has heard of (PENDING)."""
-        return self.get_task_metas([task_id]).get(task_id) or {"status": states.PENDING, "result": None}
+    def get_task_meta(self, task_id: str, deadline: float | None = None) -> Meta:
+        """The stored meta, or that of a task nobody has heard of (PENDING). ``deadline``: on ``time.monotonic()``."""
+        return self.get_task_metas([task_id], deadline).get(task_id) or {"status": states.PENDING, "result": None}
 
-    def get_task_metas(self, ids: Sequence[str]) -> Mapping[str, Meta]:
+    def get_task_metas(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, Meta]:
         """The metas there are; unknown ids are missing."""
-        return {task_id: self.decode(record) for task_id, record in self.store.read(ids).items()}
+        return {task_id: self.decode(record) for task_id, record in self.store.read(ids, deadline).items()}
 
     def get_state(self, task_id: str) -> str:
         return str(self.get_task_meta(task_id)["status"])

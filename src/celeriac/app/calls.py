@@ -14,13 +14,17 @@ import msgspec
 
 from celeriac import current
 from celeriac.app.arity import Checker
-from celeriac.client.sender import PublishPolicy
+from celeriac.client.sender import PublishPolicy, encode_call
+from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import InvalidTaskError
 from celeriac.ids import is_safe_id
 from celeriac.ids import task_id as new_id
 from celeriac.results.base import Replies
+from celeriac.signals import before_task_publish
 from celeriac.transports.base import QueueSpec
-from celeriac.wire.envelope import Route
+from celeriac.wire import stencil
+from celeriac.wire.envelope import Envelope, Route
+from celeriac.wire.stencil import Stencil
 from celeriac.wire.task_message import TaskCall, timestamp_of
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ class Plan(msgspec.Struct, kw_only=True, gc=False):
     options: dict[str, Any] = {}  #: what the task's attributes say
     #: the call with every default filled in; ``None`` when even a plain call has something to compute
     template: dict[str, Any] | None = None
+    stencil: Stencil | None = None  #: of the messages of plain calls, if id and arguments are all they differ in
     route: Route | None = None  #: where plain calls go; ``None``: it has to be asked each time
     queue: QueueSpec | None = None
     serializer: str = "json"
@@ -143,6 +148,19 @@ def _complete(plan: Plan, app: Celeriac) -> None:
         if field not in ("id", "args", "kwargs", "reply_to") and (value := getattr(call, field)) != _DEFAULTS.get(field)
     }
     plan.route, plan.queue, plan.policy = draft.route, draft.queue, draft.policy
+    plan.stencil = Stencil(call) if stencil.fits(call) else None
+
+
+def plain_message(plan: Plan, route: Route, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Envelope]:
+    """Id and message of a call without options. ``route``: the plan's."""
+    task_id = new_id()
+    reply_to = None if plan.replies is None else plan.replies.reply_address()
+    if plan.stencil is not None and not before_task_publish.receivers:
+        return task_id, plan.stencil.write(task_id, args, kwargs, reply_to)
+    call = TaskCall(id=task_id, args=args, kwargs=kwargs, **(plan.template or {}))
+    if reply_to is not None:
+        call.reply_to = reply_to
+    return task_id, encode_call(call, route, SYSTEM_CLOCK.time())
 
 
 _BARE_CALL = TaskCall(task="", id="")

@@ -15,6 +15,7 @@ from celeriac import current
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import BackendError, ImproperlyConfigured, IncompleteStream, TaskRevokedError
 from celeriac.errors import TimeoutError as ResultTimeout
+from celeriac.results.base import LEAST_LOOK
 from celeriac.rules import states
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class AsyncResult(Generic[R]):
             remaining = None if deadline is None else max(0.0, deadline - SYSTEM_CLOCK.monotonic())
             pause = remaining
             if parents or on_interval is not None:
-                _raise_from(parents)
+                _raise_from(parents, deadline)
                 pause = interval if remaining is None else min(interval, remaining)
             record = tracker.wait(ids, pause).get(self.id)
             if record is not None:
@@ -157,7 +158,9 @@ class AsyncResult(Generic[R]):
     def _too_late(self, timeout: float | None) -> ResultTimeout:
         name = f" of {self.task_name}" if self.task_name else ""
         try:
-            ending = f"its state is {self.state}"
+            # a store that hangs must not make this much later than it was to be
+            meta = self.latest_meta(SYSTEM_CLOCK.monotonic() + LEAST_LOOK)
+            ending = f"its state is {meta['status']}"
         except BackendError as error:
             ending = f"its state cannot be read: {error}"
         return ResultTimeout(f"no result{name} [{self.id}] after {timeout} seconds; {ending}")
@@ -203,11 +206,11 @@ class AsyncResult(Generic[R]):
         """What is known for good: a ready state never changes for its reader."""
         return self._meta
 
-    def latest_meta(self) -> Meta:
-        """The meta as it is stored now; not read again once it is final."""
+    def latest_meta(self, deadline: float | None = None) -> Meta:
+        """The meta as it is stored now; not read again once it is final. ``deadline``: on ``time.monotonic()``."""
         if self._meta is not None:
             return self._meta
-        return self.remember_meta(self.backend.get_task_meta(self.id))
+        return self.remember_meta(self.backend.get_task_meta(self.id, deadline))
 
     def remember_meta(self, meta: Meta) -> Meta:
         """Keep ``meta`` if it is final, and call back those who wait for that."""
@@ -415,9 +418,11 @@ class AsyncResult(Generic[R]):
         return result_from_tuple, (self.as_tuple(),)
 
 
-def _raise_from(parents: list[AsyncResult[Any]]) -> None:
+def _raise_from(parents: list[AsyncResult[Any]], deadline: float | None) -> None:
+    if parents and deadline is not None:
+        deadline = max(deadline, SYSTEM_CLOCK.monotonic() + LEAST_LOOK)
     for parent in parents:
-        parent.maybe_throw()
+        parent._answer(parent.latest_meta(deadline), True, None)
 
 
 class EagerResult(AsyncResult[R]):

@@ -14,16 +14,13 @@ from celeriac.app import calls
 from celeriac.app.arity import Arity, Checker, arity_of
 from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
-from celeriac.client.sender import BULK, encode_call
-from celeriac.clock import SYSTEM_CLOCK
+from celeriac.client.sender import BULK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import RunnableOptions
 from celeriac.executors.context import Context
-from celeriac.ids import task_id as new_id
 from celeriac.rules.limit import bind, limits_of
 from celeriac.wire.envelope import Outgoing
 from celeriac.wire.serializers import accept_set
-from celeriac.wire.task_message import TaskCall
 
 if TYPE_CHECKING:
     from celeriac.app.backend import Backend
@@ -283,13 +280,14 @@ class Task(Generic[P, R]):
         app, name = self.app, self.name
         batch: list[Outgoing] = []
         results: list[Result[R]] = []
-        for outgoing, task_id in self._many(app, plan, arguments):
-            batch.append(outgoing)
-            results.append(Result(task_id, None, name, app))
-            if len(batch) == BULK:
-                app.sender.send_bulk(batch, plan.policy)
-                batch = []
-        app.sender.send_bulk(batch, plan.policy)
+        with app.sender.stream(plan.policy) as stream:
+            for outgoing, task_id in self._many(app, plan, arguments):
+                batch.append(outgoing)
+                results.append(Result(task_id, None, name, app))
+                if len(batch) == BULK:
+                    stream.send(batch)
+                    batch = []
+            stream.send(batch)
         parent = calls.running_request()
         if parent is not None:
             for result in results:
@@ -299,9 +297,8 @@ class Task(Generic[P, R]):
     def _many(
         self, app: Celeriac, plan: calls.Plan, arguments: Iterable[Sequence[Any]]
     ) -> Iterator[tuple[Outgoing, str]]:
-        template, route, check, name = plan.template, plan.route, plan.check, self.name
-        replies = plan.replies
-        plain = template is not None and route is not None and current.running() is None
+        route, check, name = plan.route, plan.check, self.name
+        plain = plan.template is not None and route is not None and current.running() is None
         if not plain or self.dump_arguments is not None or type(self).shadow_name is not Task.shadow_name:
             for args in arguments:
                 given: dict[str, Any] = {}
@@ -309,20 +306,16 @@ class Task(Generic[P, R]):
                 outgoing, task_id, _, _ = self._prepared(app, plan, positional, named, given)
                 yield outgoing, task_id
             return
-        assert template is not None
         assert route is not None
         app.declare_queue(plan.queue, route.exchange)
-        now = SYSTEM_CLOCK.time()
+        nothing: dict[str, Any] = {}
         for args in arguments:
             if type(args) is not tuple:
                 args = _argument_tuple(args, name)
             if check is not None:
-                check(args, {})
-            task_id = new_id()
-            call = TaskCall(id=task_id, args=args, **template)
-            if replies is not None:
-                call.reply_to = replies.reply_address()
-            yield Outgoing(encode_call(call, route, now), route), task_id
+                check(args, nothing)
+            task_id, envelope = calls.plain_message(plan, route, args, nothing)
+            yield Outgoing(envelope, route), task_id
 
     def _plan_now(self) -> calls.Plan:
         plan = self._plan
@@ -358,12 +351,8 @@ class Task(Generic[P, R]):
         """The message, its id, how to publish it, and the request whose child it will be."""
         top = current.running()
         if not given and top is None and plan.template is not None and plan.route is not None:
-            task_id = new_id()
-            call = TaskCall(id=task_id, args=args, kwargs=kwargs, **plan.template)
-            if plan.replies is not None:
-                call.reply_to = plan.replies.reply_address()
             app.declare_queue(plan.queue, plan.route.exchange)
-            envelope = encode_call(call, plan.route, SYSTEM_CLOCK.time())
+            task_id, envelope = calls.plain_message(plan, plan.route, args, kwargs)
             return Outgoing(envelope, plan.route), task_id, plan.policy, None
         parent = None if top is None else calls.running_request()
         draft = calls.draft_of(app, plan, args, kwargs, given, parent)

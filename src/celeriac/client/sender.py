@@ -10,12 +10,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from celeriac.errors import BrokerUnavailable, OperationalError, PublishRejected, QueueNotFound
 from celeriac.signals import after_task_publish, before_task_publish
+from celeriac.transports.base import Begins
 from celeriac.wire.envelope import Envelope, Outgoing, Route
 from celeriac.wire.limits import DEFAULT_LIMITS
 from celeriac.wire.task_message import TaskCall, encode_task, load_body, timestamp_of
@@ -104,27 +106,67 @@ class Sender:
         """
         policy = policy or self.policy
         deadline = self._clock.monotonic() + policy.timeout
-        attempt = 0
-        while True:
+        try:
+            self._connected().publish(batch, deadline)
+        except (OperationalError, OSError) as error:
+            self._send_again(batch, policy, deadline, error)
+        self.tell(batch)
+
+    def _send_again(
+        self, batch: Sequence[Outgoing], policy: PublishPolicy, deadline: float, error: OperationalError | OSError
+    ) -> None:  # fmt: skip
+        """``error``: why the first attempt failed."""
+        for attempt in count():
+            if isinstance(error, PublishRejected | QueueNotFound):
+                raise error  # the broker's answer would be the same
+            if not isinstance(error, OperationalError):
+                raise BrokerUnavailable(f"the broker cannot be reached: {error}") from error
+            pause = policy.pause(attempt)
+            if policy.max_retries is not None and attempt >= policy.max_retries:
+                raise error
+            if self._clock.monotonic() + pause >= deadline:
+                raise error
+            self._sleep(pause)
             try:
                 self._connected().publish(batch, deadline)
-                break
-            except (PublishRejected, QueueNotFound):
-                raise  # the broker's answer would be the same
-            except OperationalError:
-                pause = policy.pause(attempt)
-                if policy.max_retries is not None and attempt >= policy.max_retries:
-                    raise
-                if self._clock.monotonic() + pause >= deadline:
-                    raise
-            except OSError as error:
-                raise BrokerUnavailable(f"the broker cannot be reached: {error}") from error
-            attempt += 1
-            self._sleep(pause)
+            except (OperationalError, OSError) as again:
+                error = again
+            else:
+                return
+
+    def tell(self, batch: Sequence[Outgoing]) -> None:
+        """The broker has taken it: whoever wants to know is told."""
         if after_task_publish.receivers:
             _tell_sent(batch)
         if self.on_sent is not None:
             self.on_sent(batch)
+
+    def begin(self, batch: Sequence[Outgoing], policy: PublishPolicy) -> Callable[[], None] | None:
+        """:meth:`send` in two steps, for brokers that can: what is returned waits for the broker's answer.
+
+        ``None``: it is sent.
+        """
+        publisher = self._connected()
+        if not isinstance(publisher, Begins):
+            self.send(batch, policy)
+            return None
+        deadline = self._clock.monotonic() + policy.timeout
+        try:
+            ended = publisher.begin(batch, deadline)
+        except (OperationalError, OSError) as error:
+            self._send_again(batch, policy, deadline, error)
+            self.tell(batch)
+            return None
+
+        def finish() -> None:
+            try:
+                ended()
+            except (OperationalError, OSError) as error:
+                # a new deadline: what the caller did meanwhile may have taken any time
+                self._send_again(batch, policy, self._clock.monotonic() + policy.timeout, error)
+            self.tell(batch)
+
+        return finish
 
     def send_bulk(self, batch: Sequence[Outgoing], policy: PublishPolicy | None = None) -> None:
         """:meth:`send` for any number of messages, in batches the broker takes.
@@ -134,6 +176,10 @@ class Sender:
         size = min(BULK, self._transport().capabilities.max_batch)
         for start in range(0, len(batch), size):
             self.send(batch[start : start + size], policy)
+
+    def stream(self, policy: PublishPolicy | None = None) -> Stream:
+        """For batches that are still to be made."""
+        return Stream(self, policy or self.policy, min(BULK, self._transport().capabilities.max_batch))
 
     def declare(self, queue: QueueSpec) -> None:
         """Make sure that a queue and its binding exist; asks the broker once per queue and process."""
@@ -164,3 +210,34 @@ class Sender:
         self._declared.clear()
         if publisher is not None and self._owner == os.getpid():
             publisher.close()
+
+
+class Stream:
+    """Sends batches in order, and lets the caller make the next one while the broker is at work on the last.
+
+    At most one is under way: when it fails, those before it are sent and those after it are not. Use as a context
+    manager; leaving it waits for the last one. One thread.
+    """
+
+    def __init__(self, sender: Sender, policy: PublishPolicy, size: int) -> None:
+        self._sender = sender
+        self._policy = policy
+        self._size = size
+        self._finish: Callable[[], None] | None = None
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        """Returns when the batch before this one is accepted; raises what went wrong with that."""
+        for start in range(0, len(batch), self._size):
+            self._end()
+            self._finish = self._sender.begin(batch[start : start + self._size], self._policy)
+
+    def _end(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()

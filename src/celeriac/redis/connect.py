@@ -110,7 +110,7 @@ class Link:
     def call_many(self, commands: Sequence[Command], deadline: float | None = None) -> list[Any]:
         """Send them in one go and return their replies; error replies stand among them as ``ReplyError``."""
         self.send_many(commands, deadline)
-        return [self.receive(deadline) for _ in commands]
+        return self.receive_many(len(commands), deadline)
 
     def send_many(self, commands: Sequence[Command], deadline: float | None = None) -> None:
         """Send them in one go; their replies are due."""
@@ -118,16 +118,16 @@ class Link:
 
     def send(self, packed: bytes, deadline: float | None = None) -> None:
         """Write what ``pack`` made; as many replies are due as there are commands in it."""
-        sent = 0
         try:
-            while sent < len(packed):
-                self._limit(deadline)
-                if len(packed) <= _CHUNK:
-                    self._socket.sendall(packed)
-                    break
+            self._limit(deadline)
+            if len(packed) <= _CHUNK:
+                self._socket.sendall(packed)
+                return
+            parts = memoryview(packed)
+            for start in range(0, len(packed), _CHUNK):
                 # one deadline for each part: a large value on a slow line is no silence
-                self._socket.sendall(packed[sent : sent + _CHUNK])
-                sent += _CHUNK
+                self._limit(deadline)
+                self._socket.sendall(parts[start : start + _CHUNK])
         except BaseException as error:
             raise self._break(error, sent=True) from error
 
@@ -140,22 +140,28 @@ class Link:
 
     def receive(self, deadline: float | None = None) -> Any:
         """The next reply that is due; an error reply is returned."""
-        reader = self._reader
+        return self.receive_many(1, deadline)[0]
+
+    def receive_many(self, count: int, deadline: float | None = None) -> list[Any]:
+        """The next replies that are due; error replies stand among them as ``ReplyError``."""
+        take = self._reader.gets
+        found: list[Any] = []
         try:
-            while True:
-                reply = reader.gets()
+            while len(found) < count:
+                reply = take()
                 if reply is _NOTHING:
                     self._limit(deadline)
                     self._feed()
                 elif isinstance(reply, hiredis.PushNotification):
-                    self._pushed.append(reply)
+                    self._note(reply)
                 else:
-                    self.used_at = time.monotonic()
+                    found.append(reply)
                     if isinstance(reply, ReplyError) and fault_of(reply) is Fault.STANDBY:
                         self.misplaced = True
-                    return reply
         except BaseException as error:
             raise self._break(error, sent=True) from error
+        self.used_at = time.monotonic()
+        return found
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -179,7 +185,11 @@ class Link:
         while (reply := self._reader.gets()) is not _NOTHING:
             if not isinstance(reply, hiredis.PushNotification):
                 raise LinkBroken(f"an unexpected reply: {str(reply)[:100]}", Fault.OTHER, sent=False)
-            self._pushed.append(reply)
+            self._note(reply)
+
+    def _note(self, push: list[Any]) -> None:
+        if not push[0].endswith(b"subscribe"):  # that one is (un)subscribed: nobody waits for that
+            self._pushed.append(push)
 
     def _readable(self, wait: float) -> bool:
         if self._pending is not None and self._pending():
@@ -203,12 +213,12 @@ class Link:
     def is_stale(self) -> bool:
         """Whether an idle link has been closed by the other side, or has something to say that nobody asked for."""
         try:
-            if self.broken or self.pid != os.getpid():
-                return True
-            if self._pending is not None and self._readable(0):
+            if self._pending is None:
+                return self.broken or len(self._poll.poll(0)) > 0
+            if not self.broken and self._readable(0):
                 self._feed_at_once()
                 return self._reader.has_data()
-            return self._readable(0)
+            return self.broken
         except (*VENDOR_ERRORS, ValueError):
             return True
 
@@ -366,13 +376,14 @@ class Links:
 
     def __init__(self, address: Address, limit: int | None = None) -> None:
         self.address = address
-        self._limit = limit or address.max_connections
+        #: at most so many at a time
+        self.limit = limit or address.max_connections
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._idle: list[Link] = []
-        self._free = threading.BoundedSemaphore(self._limit) if self._limit else None
+        self._free = threading.BoundedSemaphore(self.limit) if self.limit else None
 
     def take(self, deadline: float | None = None) -> Link:
         """A link that is yours until you :meth:`give_back`."""
@@ -382,7 +393,7 @@ class Links:
         if self._free is not None:
             left = self.address.answer_timeout if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._free.acquire(timeout=left):
-                raise LinkBroken(f"all {self._limit} connections are in use", Fault.SLOW, sent=False)
+                raise LinkBroken(f"all {self.limit} connections are in use", Fault.SLOW, sent=False)
         try:
             while (link := self._idle_one()) is not None:
                 if self._is_fresh(link, deadline):

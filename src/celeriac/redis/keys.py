@@ -16,7 +16,7 @@ Ours, which Celery never reads:
     <prefix>_celeriac.fence.<owner>                string   the last claim that was given up for lost
     <prefix>_celeriac.settled.<owner>              string   the last settlement that was done
     <prefix>_celeriac.delayed.<queue>              zset     nonce|step|bytes → when it is due (server ms)
-    <prefix>_celeriac.wake.<queue>                 list     one token, for some seconds: "there is something"
+    <prefix>_celeriac.wake.<queue>                 zset     one token, for some seconds: "there is something"
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
     <prefix>_celeriac.served.<queue>               zset     consumers of ours → when they count as dead (server ms)
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires

@@ -23,6 +23,10 @@ WINDOW = 1024
 LOOK = 1.0
 #: keys that one MGET asks for
 READ_BATCH = 1000
+#: keys that a line which rests may stay subscribed to, if nothing more is to be told of them
+SPENT = 16
+#: seconds that the server may be silent, however little time is left
+_LEAST = 0.05
 #: seconds of gathering news per key that is waited for: what asks for many may be told in bites
 _GATHER = 1e-6
 
@@ -35,34 +39,39 @@ class Line:
         self._link: Link | None = None
         self._wake = Wake()
         self._looked_at = 0.0
-        #: keys this connection is subscribed to, and that were read afterwards
-        self.subscribed: dict[bytes, None] = {}
+        #: keys this connection is subscribed to, and that were read afterwards; whether no more is to be told of them
+        self.subscribed: dict[bytes, bool] = {}
 
-    def look(self, keys: Sequence[bytes], patience: float) -> dict[bytes, bytes]:
+    def look(self, keys: Sequence[bytes], ends: float) -> dict[bytes, bytes]:
         """Subscribe to ``keys`` and to nothing else, and read those that are new, or all of them if it is time.
 
-        Returns the values there are. ``patience``: seconds that the server may be silent; what it says may take long.
+        Returns the values there are. ``ends``: how long the server may be silent, on ``time.monotonic()``; what it
+        says may take longer.
         """
-        link = self._connected(patience)
-        window = dict.fromkeys(keys[:WINDOW])
-        stale = [key for key in self.subscribed if key not in window]
-        new = [key for key in window if key not in self.subscribed]
+        link = self._connected(ends)
+        subscribed = self.subscribed
+        window = keys if len(keys) <= WINDOW else keys[:WINDOW]
+        new = [key for key in window if key not in subscribed]
+        stale: list[bytes] = []
+        if len(subscribed) + len(new) > len(window):
+            wanted_now = set(window)
+            stale = [key for key in subscribed if key not in wanted_now]
         now = time.monotonic()
         due = now - self._looked_at >= LOOK
-        wanted = list(keys) if due else new
+        wanted = keys if due else new
         commands: list[Command] = []
         if stale:
             commands.append(("UNSUBSCRIBE", *stale))
         if new:
             commands.append(("SUBSCRIBE", *new))
         reads = [wanted[start : start + READ_BATCH] for start in range(0, len(wanted), READ_BATCH)]
-        commands.extend(("MGET", *part) for part in reads)
+        commands.extend([("MGET", *part) for part in reads])
         if not commands:
             return {}
         values = self._exchange(link, commands, len(reads))
         for key in stale:
-            del self.subscribed[key]
-        self.subscribed.update(dict.fromkeys(new))
+            del subscribed[key]
+        subscribed.update(dict.fromkeys(new, False))
         if due:
             self._looked_at = now
         return {key: value for key, value in zip(wanted, values, strict=False) if value is not None}
@@ -71,8 +80,7 @@ class Line:
         """Subscribing has no replies of its own, but may be refused; then nothing on the line is certain any more."""
         link.send_many(commands)
         values: list[Any] = []
-        for _ in range(replies):
-            reply = link.receive()
+        for reply in link.receive_many(replies):
             if isinstance(reply, ReplyError):
                 link.close()
                 raise reply
@@ -91,25 +99,36 @@ class Line:
                 news.update(_messages(link.listen(left)))
         return news
 
+    def spend(self, key: bytes) -> None:
+        """The last word about a key has been said."""
+        if key in self.subscribed:
+            self.subscribed[key] = True
+
     def rest(self) -> None:
-        """Unsubscribe from everything, without waiting for the answer."""
-        link, subscribed, self.subscribed = self._link, self.subscribed, {}
-        if subscribed and link is not None and not link.broken:
+        """Nobody waits. Unsubscribe, without waiting for the answer, from everything that may still be told.
+
+        A few keys about which all is said cost nothing, and are taken leave of when the line speaks next.
+        """
+        link, subscribed = self._link, self.subscribed
+        if not subscribed or (len(subscribed) <= SPENT and all(subscribed.values())):
+            return
+        self.subscribed = {}
+        if link is not None and not link.broken:
             link.send_unheard(("UNSUBSCRIBE",))
 
     def interrupt(self) -> None:
         self._wake.ring()
 
-    def _connected(self, patience: float) -> Link:
+    def _connected(self, ends: float) -> Link:
         link = self._link
         if link is not None and link.misplaced:
             link.close()
         if link is None or link.broken:
             self.subscribed = {}
             self._looked_at = 0.0
-            self._link = link = open_link(self._address, time.monotonic() + patience)
+            self._link = link = open_link(self._address, ends)
             link.wake_by(self._wake)
-        link.patience = patience
+        link.patience = max(_LEAST, ends - time.monotonic())
         return link
 
     def close(self) -> None:
@@ -120,5 +139,5 @@ class Line:
 
 
 def _messages(pushed: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
-    """The last value told of each key; confirmations of (un)subscribing are passed over."""
+    """The last value told of each key."""
     return {push[1]: push[2] for push in pushed if push[0] == b"message"}

@@ -21,6 +21,9 @@ __all__ = [
     "StoreCapabilities", "Watches",
 ]  # fmt: skip
 
+#: seconds that a look at the store may take for which there is no time left
+LEAST_LOOK = 0.25
+
 
 class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a store."""
@@ -43,8 +46,12 @@ class ResultStore(Protocol):
     engine_key: tuple[str, ...]
 
     def write(self, records: Sequence[ResultRecord]) -> None: ...
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
-        """The records there are; ids that are unknown are missing from the answer."""
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
+        """The records there are; ids that are unknown are missing from the answer.
+
+        ``deadline``: on ``time.monotonic()``: until then a store that is somewhere else may be silent. None: as long
+        as its settings allow.
+        """
         ...
 
     def forget(self, ids: Sequence[str]) -> None: ...

@@ -28,7 +28,7 @@ class DisabledStore:
     def write(self, records: Sequence[ResultRecord]) -> None:
         """Forget them at once."""
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         _refuse()
 
     def forget(self, ids: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ class MemoryStore:
         self._engine.write(records, self._clock.time())
         self._engine.tell(self._engine.on_records)
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         return self._engine.read(ids, self._clock.time())
 
     def forget(self, ids: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from celeriac.redis.revocations import RedisRegistry
 from celeriac.redis.scripts import script
 from celeriac.redis.store import StoreSettings, store_address
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
-from celeriac.results.base import StoreCapabilities
+from celeriac.results.base import LEAST_LOOK, StoreCapabilities
 from celeriac.results.waiting import Interruptions
 from celeriac.rules.states import READY_STATES
 from celeriac.wire.stored_status import plain
@@ -41,8 +42,8 @@ _PATIENCE = 10.0
 _PAUSE = 0.1
 #: seconds that the server may be silent after it was found to be away
 _TROUBLED = 1.0
-#: seconds that a look may take, however little time is left
-_LEAST_LOOK = 0.25
+#: seconds that the server may be silent, however little time is left
+_LEAST_PATIENCE = 0.05
 
 
 class _Settings(RecordSettings, StoreSettings, Protocol):
@@ -101,11 +102,11 @@ class RedisStore:
                 return
         raise BackendStoreError(f"The results of {len(records)} tasks change faster than they can be replaced")
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         found: dict[str, ResultRecord] = {}
         with self._reading:
             for part in _bites(list(dict.fromkeys(ids))):
-                values = self._ask("MGET", [self._records.key(task_id) for task_id in part])
+                values = self._ask("MGET", [self._records.key(task_id) for task_id in part], deadline)
                 for task_id, value in zip(part, values, strict=True):
                     if value is not None:
                         found[task_id] = self._records.record(task_id, value)
@@ -120,14 +121,18 @@ class RedisStore:
         """Redis removes records after their time."""
         return 0
 
-    def _ask(self, command: str, arguments: Sequence[Argument]) -> Any:
-        return self._call(lambda link: link.call(command, *arguments))
+    def _ask(self, command: str, arguments: Sequence[Argument], deadline: float | None = None) -> Any:
+        return self._call(lambda link: link.call(command, *arguments), deadline)
 
-    def _call(self, work: Callable[[Link], T]) -> T:
-        """Once more after a connection that was idle turned out to be dead: all that is done here may be repeated."""
-        # in trouble that those who wait have noticed, nobody hangs for the full time again
-        patience = _TROUBLED if self._away_since else None
-        with self._link(patience) as link:
+    def _call(self, work: Callable[[Link], T], deadline: float | None = None) -> T:
+        """Once more after a connection that was idle turned out to be dead: all that is done here may be repeated.
+
+        ``deadline``: until then the server may be silent; what it says may take longer.
+        """
+        if self._away_since:
+            # in trouble that those who wait have noticed, nobody hangs for the full time again
+            deadline = min(deadline or math.inf, time.monotonic() + _TROUBLED)
+        with self._link(deadline) as link:
             try:
                 answer = work(link)
             except LinkBroken as error:
@@ -137,13 +142,14 @@ class RedisStore:
             else:
                 self._away_since = 0.0
                 return answer
-        with self._link(patience) as fresh:
+        with self._link(deadline) as fresh:
             return work(fresh)
 
     @contextmanager
-    def _link(self, patience: float | None) -> Iterator[Link]:
-        with self._links.borrow(None if patience is None else time.monotonic() + patience) as link:
-            link.patience = patience or link.patience
+    def _link(self, deadline: float | None) -> Iterator[Link]:
+        with self._links.borrow(deadline) as link:
+            if deadline is not None:
+                link.patience = min(link.patience, max(_LEAST_PATIENCE, deadline - time.monotonic()))
             yield link
 
     # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,28 +170,28 @@ class RedisStore:
             return {}
         names = {self._records.key(task_id): task_id for task_id in ids}
         keys = list(names)
-        with self._line() as line:
+        line = self._take_line()
+        try:
             while True:
                 try:
-                    ready = self._watch(line, keys, names, wait, ends)
+                    ready = self._watch(line, keys, names, ends)
                 except VENDOR_ERRORS as error:
                     self._note_trouble(error)
                     ready = self._read_ready(ids) if fault_of(error) is Fault.UNREACHABLE else {}
-                else:
-                    self._well_at, self._away_since = time.monotonic(), 0.0
                 left = ends - time.monotonic()
                 if ready or left <= 0 or self._interruptions.take():
                     return ready
                 if self._away_since:
                     time.sleep(min(left, _PAUSE))
+        finally:
+            self._put_line(line)
 
-    def _watch(
-        self, line: Line, keys: list[bytes], names: dict[bytes, str], wait: float, ends: float
-    ) -> dict[str, ResultRecord]:
+    def _watch(self, line: Line, keys: list[bytes], names: dict[bytes, str], ends: float) -> dict[str, ResultRecord]:
         ready: dict[str, ResultRecord] = {}
-        values = line.look(keys, max(wait, _LEAST_LOOK))
-        if not self._take_ready(values, names, ready) and (left := ends - time.monotonic()) > 0:
-            self._take_ready(line.listen(min(left, LOOK), len(keys)), names, ready)
+        values = line.look(keys, max(ends, time.monotonic() + LEAST_LOOK))
+        self._well_at, self._away_since = time.monotonic(), 0.0
+        if not self._take_ready(line, values, names, ready) and (left := ends - time.monotonic()) > 0:
+            self._take_ready(line, line.listen(min(left, LOOK), len(keys)), names, ready)
         return ready
 
     def _read_ready(self, ids: Sequence[str]) -> dict[str, ResultRecord]:
@@ -195,14 +201,15 @@ class RedisStore:
         return {}
 
     def _take_ready(
-        self, values: Mapping[bytes, bytes], names: dict[bytes, str], ready: dict[str, ResultRecord]
+        self, line: Line, values: Mapping[bytes, bytes], names: dict[bytes, str], ready: dict[str, ResultRecord]
     ) -> bool:
         for key, value in values.items():
             if key in names:
                 record = self._records.record(names[key], value)
                 if record.status in READY_STATES:
                     ready[record.task_id] = record
-        return bool(ready)
+                    line.spend(key)
+        return len(ready) > 0
 
     def _note_trouble(self, error: BaseException) -> None:
         """Raise, unless the server was there a moment ago and may be back soon."""
@@ -219,25 +226,26 @@ class RedisStore:
         for line in list(self._watching):
             line.interrupt()
 
-    @contextmanager
-    def _line(self) -> Iterator[Line]:
-        # each step is atomic by itself; a lock could be held by another thread while this process is forked
+    # each step of these is atomic by itself; a lock could be held by another thread while this process is forked
+
+    def _take_line(self) -> Line:
         try:
             line = self._idle.pop()
         except IndexError:
             line = Line(self.address)
         self._watching.add(line)
-        try:
-            yield line
-        finally:
-            self._watching.discard(line)
-            self._idle.append(line)
+        return line
+
+    def _put_line(self, line: Line) -> None:
+        self._watching.discard(line)
+        self._idle.append(line)
 
     def _rest(self) -> None:
         for _ in range(len(self._idle)):
-            # with a connection goes what it was subscribed to
-            with self._line() as line, suppress(*VENDOR_ERRORS):
+            line = self._take_line()
+            with suppress(*VENDOR_ERRORS):  # with a connection goes what it was subscribed to
                 line.rest()
+            self._put_line(line)
 
     # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
 

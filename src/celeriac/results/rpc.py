@@ -126,7 +126,7 @@ class RpcStore:
                 self._broadcast = transport.broadcast()
             return self._broadcast
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         self._here()
         if self._subscription is not None:
             self._receive(0.0)

@@ -48,7 +48,7 @@ class SqliteStore:
             records.write(self._link, records_, self._now())
             self._doorbells().ring(doorbell.RESULTS, [record.task_id for record in records_])
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         with _as_backend_error():
             return records.read(self._link, ids, self._now())
 

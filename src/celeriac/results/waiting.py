@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celeriac.results.base import Watches
+from celeriac.results.base import LEAST_LOOK, Watches
 from celeriac.rules.states import READY_STATES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Waiter:
             self._interrupted = not self._waits
             for wait in self._waits:
                 wait.interrupted = True
-                wait.turn.set()
+                wait.call()
         self._hurry_up()
 
     def _join(self, wait: _Wait, timeout: float | None) -> Mapping[str, ResultRecord]:
@@ -95,7 +95,7 @@ class Waiter:
             self._reset()
         ends = None if timeout is None else time.monotonic() + timeout
         if self._watcher is None or timeout == 0:  # else whoever leads looks first, and in one go with listening
-            wait.take(self._look(list(wait.missing)))
+            wait.take(self._look(list(wait.missing), ends))
         if wait.is_over() or timeout == 0:
             return wait.found
         with self._lock:
@@ -104,6 +104,8 @@ class Waiter:
             leads = self._leader is None
             if leads:
                 self._leader = wait
+            else:
+                wait.turn = threading.Event()
         try:
             if not leads:
                 self._hurry_up()  # the leader does not ask for these ids yet
@@ -112,8 +114,8 @@ class Waiter:
                 if left <= 0:
                     break
                 if self._leader is wait:
-                    self._lead(wait, min(left, LOOK))
-                else:
+                    self._lead(wait, min(left, LOOK), ends)
+                elif wait.turn is not None:
                     wait.turn.wait(min(left, LOOK))
                     wait.turn.clear()
         finally:
@@ -122,26 +124,30 @@ class Waiter:
 
     # ── leading ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _lead(self, mine: _Wait, seconds: float) -> None:
+    def _lead(self, mine: _Wait, seconds: float, ends: float | None) -> None:
         with self._lock:
-            ids = list(dict.fromkeys(task_id for wait in self._waits for task_id in wait.missing))
+            if len(self._waits) == 1:
+                ids = list(mine.missing)
+            else:
+                ids = list(dict.fromkeys(task_id for wait in self._waits for task_id in wait.missing))
         if self._watcher is not None:
             found = self._watcher.watch(ids, seconds)
         else:
             self._hurry.wait(min(seconds, mine.pause))
             self._hurry.clear()
-            found = self._look(ids)
+            found = self._look(ids, ends)
             mine.pause = _FIRST_PAUSE if found else min(LOOK, mine.pause * 2)
         if found:
             with self._lock:
                 for wait in self._waits:
                     if wait.take(found) and wait is not mine:
-                        wait.turn.set()
+                        wait.call()
 
-    def _look(self, ids: Sequence[str]) -> dict[str, ResultRecord]:
+    def _look(self, ids: Sequence[str], ends: float | None) -> dict[str, ResultRecord]:
+        deadline = None if ends is None else max(ends, time.monotonic() + LEAST_LOOK)
         found: dict[str, ResultRecord] = {}
         for start in range(0, len(ids), _POLL_BATCH):
-            records = self._store.read(ids[start : start + _POLL_BATCH])
+            records = self._store.read(ids[start : start + _POLL_BATCH], deadline)
             found.update({key: record for key, record in records.items() if record.status in READY_STATES})
         return found
 
@@ -161,7 +167,7 @@ class Waiter:
         """Whether there was somebody to lead from now on."""
         self._leader = next((other for other in self._waits if not other.is_over()), None)
         if self._leader is not None:
-            self._leader.turn.set()
+            self._leader.call()
         return self._leader is not None
 
     def _hurry_up(self) -> None:
@@ -181,9 +187,15 @@ class _Wait:
         self.missing = dict.fromkeys(ids)
         self.enough = enough
         self.found: dict[str, ResultRecord] = {}
-        self.turn = threading.Event()
+        #: of who waits for another to lead; the first, who mostly stays alone, needs none
+        self.turn: threading.Event | None = None
         self.interrupted = False
         self.pause = _FIRST_PAUSE
+
+    def call(self) -> None:
+        """Something has changed."""
+        if self.turn is not None:
+            self.turn.set()
 
     def is_over(self) -> bool:
         return self.interrupted or len(self.found) >= self.enough

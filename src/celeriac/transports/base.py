@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 __all__ = [
-    "Ack", "Audience", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits", "Consumer",
-    "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park", "Publisher",
-    "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement", "Subscription",
-    "Taken", "Transport", "Verdict",
+    "Ack", "Audience", "Begins", "BlockingConsumer", "Broadcast", "Buried", "Bury", "Capabilities", "Commits",
+    "Consumer", "Counts", "Delivery", "Envelope", "Expects", "Graveyard", "Heard", "Keeps", "Outgoing", "Park",
+    "Publisher", "QueueAdmin", "QueueBox", "QueueCounts", "QueueSpec", "Redirects", "Release", "Route", "Settlement",
+    "Subscription", "Taken", "Transport", "Verdict",
 ]  # fmt: skip
 
 #: what a driver uses to find a message again; opaque to everybody else
@@ -142,6 +142,17 @@ class Publisher(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """Optional, on a Publisher: :meth:`Publisher.publish` in two steps, so that the broker works while the caller
+    makes the next batch."""
+
+    def begin(self, batch: Sequence[Outgoing], deadline: float) -> Callable[[], None]:
+        """Hand the batch over. What is returned must be called once, soon and in the same thread: it waits until
+        every message is accepted. Both raise what ``publish`` raises."""
+        ...
 
 
 class Consumer(Protocol):

@@ -28,7 +28,6 @@ from celeriac.transports.base import (
 )
 from celeriac.transports.bindings import Binding, destinations
 from celeriac.transports.epitaph import epitaph
-from celeriac.transports.threads import ThreadedConsumer
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope, encode_envelope
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.transports.base import QueueSpec, Settlement, Subscription, Transport
+    from celeriac.transports.threads import ThreadedConsumer
 
 #: header that counts starts whose process was lost, where the box does not count
 _ATTEMPTS = "x-celeriac-attempts"
@@ -86,6 +86,8 @@ def box_transport(
             return BoxPublisher(self._open(), self._bindings, self._settings.broker_max_message_bytes)
 
         def consumer(self, queues: Sequence[QueueSpec], owner: str) -> ThreadedConsumer:
+            from celeriac.transports.threads import ThreadedConsumer  # asyncio: who only sends is spared it
+
             return ThreadedConsumer(BoxConsumer(self._open(), [queue.name for queue in queues], self._clock), owner)
 
         def admin(self) -> BoxAdmin:

@@ -27,7 +27,6 @@ from celeriac.errors import BackendError, OperationalError, PublishRejected
 from celeriac.transports.base import Capabilities
 from celeriac.transports.bindings import Binding, destinations
 from celeriac.transports.sqlite_broadcast import SqliteBroadcast
-from celeriac.transports.threads import CommittingConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from celeriac.embedded.file import Link
     from celeriac.embedded.messages import Receipt, Row
     from celeriac.transports.base import Buried, Delivery, Outgoing, QueueCounts, QueueSpec, Settlement
+    from celeriac.transports.threads import CommittingConsumer
     from celeriac.wire.envelope import Route
     from celeriac.wire.result_record import ResultRecord
     from celeriac.wire.revocation import News, Revocation
@@ -90,6 +90,8 @@ class SqliteTransport:
 
     def consumer(self, queues: Sequence[QueueSpec], owner: str) -> CommittingConsumer:
         inner = SqliteConsumer(self, self._file, [queue.name for queue in queues], self._settings, self._clock)
+        from celeriac.transports.threads import CommittingConsumer  # asyncio: who only sends is spared it
+
         return CommittingConsumer(inner, owner)
 
     def blocking_consumer(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:

@@ -22,8 +22,28 @@ from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_json
 Encoder = Callable[[Any], Any]
 Decoder = Callable[[Any], Any]
 
+
+class PlainDict(dict[str, Any]):
+    """A mapping that whoever made it knows to be plain (:func:`is_plain`): looking again costs more than writing it."""
+
+    __slots__ = ("model",)
+
+    #: what it was copied from, if all that was changed is the texts it names; only writers look at it
+    model: Model
+
+
+class Model:
+    """What many mappings have in common, and the keys of the texts in which they differ. Compared by identity."""
+
+    __slots__ = ("shared", "varying")
+
+    def __init__(self, shared: dict[str, Any], varying: tuple[str, ...]) -> None:
+        self.shared = shared
+        self.varying = varying
+
+
 #: types that every JSON writer agrees on; exact types, since subclasses (enums) need rewriting
-FLAT = frozenset({str, int, bool, type(None)})
+FLAT = frozenset({str, int, bool, type(None), PlainDict})
 _TEXT = frozenset({str})
 _MARKER_KEYS = {"__type__", "__value__"}
 

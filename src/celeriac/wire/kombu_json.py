@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import DecodeError
-from celeriac.ids import task_id
+from celeriac.ids import unique_tag
 from celeriac.wire import json_types
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.limits import DEFAULT_LIMITS, Limits, check_json, check_size
@@ -52,9 +52,9 @@ def encode_envelope(envelope: Envelope, route: Route, delivery_tag: str | None =
     properties = {"priority": 0, **given}
     content_type = properties.pop("content_type", None)
     content_encoding = properties.pop("content_encoding", None)
-    plain = json_types.is_plain(headers, _ROOM) and json_types.is_plain(properties, _ROOM)
+    plain = json_types.is_plain(headers, _ROOM) and json_types.is_plain(given, _ROOM)
     properties["body_encoding"] = "base64"
-    properties["delivery_tag"] = delivery_tag or task_id()
+    properties["delivery_tag"] = delivery_tag or unique_tag()
     properties["delivery_info"] = {"exchange": route.exchange, "routing_key": route.routing_key}
     if plain:
         try:

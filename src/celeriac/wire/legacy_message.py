@@ -14,7 +14,7 @@ from celeriac.wire.envelope import Envelope
 from celeriac.wire.limits import Limits
 from celeriac.wire.safe_repr import safe_repr
 from celeriac.wire.serializers import accept_set, serializer_for
-from celeriac.wire.task_message import TaskCall, arguments_of, iso_text, load_body, seal
+from celeriac.wire.task_message import TaskCall, check_arguments, iso_text, load_body, seal
 
 #: formats whose decoding runs no code; whether the worker wants them is decided when the body is read
 _HARMLESS = accept_set(["json", "yaml", "msgpack"])
@@ -28,7 +28,7 @@ def encode_legacy_task(call: TaskCall, now: float) -> Envelope:
     body: dict[str, Any] = {
         "task": call.task,
         "id": call.id,
-        "args": arguments_of(call),
+        "args": check_arguments(call.args, call.kwargs, call.task),
         "kwargs": call.kwargs,
         "group": call.group_id,
         "group_index": call.group_index,

@@ -81,10 +81,11 @@ class TaskBody(NamedTuple):
     chord: Any
 
 
-#: levels of nesting that args and kwargs may have
-_ROOM = DEFAULT_LIMITS.depth - 1
 _TEXT = frozenset({str})
-_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: levels of nesting that args and kwargs may have
+ARGUMENT_ROOM = DEFAULT_LIMITS.depth - 1
+#: the third part of the body, where nothing follows
+NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -101,7 +102,7 @@ def encode_task(call: TaskCall, now: float, before: Before | None = None) -> Env
         from celeriac.wire.legacy_message import encode_legacy_task  # the old protocol builds on this one
 
         return encode_legacy_task(call, now)
-    args = arguments_of(call)
+    args = check_arguments(call.args, call.kwargs, call.task)
     kwargs = call.kwargs
     headers: dict[str, Any] = {
         "lang": "py",
@@ -127,8 +128,8 @@ def encode_task(call: TaskCall, now: float, before: Before | None = None) -> Env
     if call.headers:
         headers.update(call.headers)
     if call.callbacks is None and call.errbacks is None and call.chain is None and call.chord is None:
-        embed = _NO_EMBED
-        plain = call.serializer == "json" and is_plain(args, _ROOM) and is_plain(kwargs, _ROOM)
+        embed = NO_EMBED
+        plain = call.serializer == "json" and is_plain(args, ARGUMENT_ROOM) and is_plain(kwargs, ARGUMENT_ROOM)
     else:
         plain = False
         embed = {"callbacks": call.callbacks, "errbacks": call.errbacks, "chain": call.chain, "chord": call.chord}
@@ -152,7 +153,7 @@ def seal(
         else:
             data, content_type, content_encoding = dumps(body, call.serializer)
     except EncodeError as error:
-        raise EncodeError(f"The arguments of task {call.task!r} cannot be sent. {error}") from error
+        raise not_sendable(call.task, error) from error
     if call.compression:
         data, headers["compression"] = compress(data, call.compression)
     properties = {"content_type": content_type, "content_encoding": content_encoding}
@@ -175,17 +176,20 @@ def properties_of(call: TaskCall, now: float) -> dict[str, Any]:
     return properties
 
 
-def arguments_of(call: TaskCall) -> Sequence[Any]:
-    """The positional arguments, checked. Raises ``TypeError`` as Celery does."""
-    args: Any = call.args  # callers that are not type-checked give anything
-    kwargs: Any = call.kwargs
+def check_arguments(args: Any, kwargs: Any, task: str) -> Sequence[Any]:
+    """The positional arguments. Raises ``TypeError`` as Celery does, since callers that are not type-checked give
+    anything."""
     if type(args) is not tuple and not isinstance(args, list | tuple):
         if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-            raise TypeError(f"The arguments of task {call.task!r} must be a list or tuple, not {type(args).__name__}")
+            raise TypeError(f"The arguments of task {task!r} must be a list or tuple, not {type(args).__name__}")
         args = list(args)
     if type(kwargs) is not dict and not isinstance(kwargs, Mapping):
-        raise TypeError(f"The keyword arguments of task {call.task!r} must be a mapping")
+        raise TypeError(f"The keyword arguments of task {task!r} must be a mapping")
     return cast("Sequence[Any]", args)
+
+
+def not_sendable(task: str, error: EncodeError) -> EncodeError:
+    return EncodeError(f"The arguments of task {task!r} cannot be sent. {error}")
 
 
 def iso_text(moment: datetime | str) -> str:

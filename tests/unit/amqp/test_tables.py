@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from celeriac.amqp.errors import Malformed, Unencodable
 from celeriac.amqp.tables import DEPTH_LIMIT, KEYS_LIMIT, TABLE_LIMIT_BYTES, decode_table, encode_table
+from celeriac.wire.stencil import Stencil
+from celeriac.wire.task_message import TaskCall
 
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 scalars = (
@@ -194,3 +196,19 @@ def test_mutated_tables(table: dict[str, Any], data: st.DataObject) -> None:
     raw[start : start + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=5))
     with contextlib.suppress(Malformed):
         decode_table(bytes(raw))
+
+
+@pytest.mark.parametrize("args", [(), (1, "zwei"), ("ü" * 300,), ("x" * 3000,), ("\ud800",)])
+def test_headers_that_share_a_model_are_written_as_if_they_did_not(args: Any) -> None:
+    stencil = Stencil(TaskCall(task="shop.pay", id="", time_limit=30.0, origin="gen1@host"))
+    for number in range(3):
+        headers = stencil.write(f"id-{number}", args, {"n": number}, None).headers
+        assert encode_table(headers) == encode_table(dict(headers))
+        assert decode_table(encode_table(headers)[4:])["id"] == f"id-{number}"
+
+
+def test_what_is_added_to_them_later_is_written_too() -> None:
+    headers = Stencil(TaskCall(task="shop.pay", id="")).write("1", (), {}, None).headers
+    encode_table(headers)
+    headers["more"] = 1
+    assert encode_table(headers) == encode_table(dict(headers))

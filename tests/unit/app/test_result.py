@@ -47,7 +47,7 @@ class Later:
         store = app.backend.store
         original = store.read
 
-        def read(ids: Any) -> Any:
+        def read(ids: Any, deadline: float | None = None) -> Any:
             found = original(ids)
             self.waiting.set()
             return found

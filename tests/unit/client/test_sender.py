@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -145,3 +146,75 @@ def test_a_forked_child_connects_anew():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     sending.send([outgoing()])
     assert broker.publishers == 1
+
+
+class Overlapping(Broker):
+    """Answers when it is asked to; ``failures`` are those of the answers."""
+
+    def __init__(self, *failures: Exception, refusals: int = 0) -> None:
+        super().__init__(*failures)
+        self.refusals = refusals
+        self.log: list[str] = []
+
+    def begin(self, batch: Any, deadline: float) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise BrokerUnavailable("refused")
+        self.log.append(f"begin {len(batch)}")
+
+        def end() -> None:
+            self.log.append("end")
+            if self.failures:
+                raise self.failures.pop(0)
+            self.batches.append(len(batch))
+
+        return end
+
+
+def test_a_stream_makes_one_batch_while_the_broker_works_on_another():
+    broker, told = Overlapping(), []
+    sending = sender(broker, Clock())
+    sending.on_sent = lambda batch: told.append(len(batch))
+    with sending.stream() as stream:
+        for count in (3, 2, 401, 0):
+            broker.log.append(f"made {count}")
+            stream.send([outgoing()] * count)
+    assert broker.log == [
+        "made 3", "begin 3", "made 2", "end", "begin 2", "made 401", "end", "begin 400", "end", "begin 1", "made 0",
+        "end",
+    ]  # fmt: skip
+    assert broker.batches == told == [3, 2, 400, 1]
+
+
+def test_a_stream_goes_on_after_passing_troubles_and_keeps_the_order():
+    broker, clock = Overlapping(BrokerUnavailable("down"), PublishUnknown("?"), refusals=1), Clock()
+    with sender(broker, clock).stream() as stream:
+        stream.send([outgoing()] * 1)
+        clock.at += 60  # whatever the caller does meanwhile is not the broker's fault
+        stream.send([outgoing()] * 2)
+        stream.send([outgoing()] * 3)
+    assert broker.batches == [1, 2, 3]
+
+
+def test_after_a_batch_that_fails_nothing_is_sent():
+    broker = Overlapping(Unroutable("no queue"))
+    stream = sender(broker, Clock()).stream()
+    stream.send([outgoing()] * 1)
+    with pytest.raises(Unroutable):
+        stream.send([outgoing()] * 2)
+    assert broker.log == ["begin 1", "end"]
+
+
+def test_an_error_of_the_caller_leaves_no_answer_behind():
+    broker = Overlapping()
+    with suppress(ValueError), sender(broker, Clock()).stream() as stream:
+        stream.send([outgoing()])
+        raise ValueError("mine")
+    assert broker.batches == [1]
+
+
+def test_brokers_that_cannot_overlap_get_batch_by_batch():
+    broker = Broker()
+    with sender(broker, Clock()).stream() as stream:
+        stream.send([outgoing()] * 500)
+    assert broker.batches == [400, 100]

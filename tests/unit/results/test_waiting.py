@@ -34,7 +34,7 @@ class Polled:
     def write(self, records: Sequence[ResultRecord]) -> None:
         self.records.update({record.task_id: record for record in records})
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, ResultRecord]:
+    def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         self.asked.append(tuple(ids))
         if self.error is not None:
             raise self.error

@@ -22,10 +22,8 @@ local function many(command, key, values, first, last)
   return sum
 end
 
--- Wake one consumer that sleeps on a queue. One token is enough: who takes it and leaves something passes it on.
+-- Wake one consumer that sleeps on a queue. One token is enough: who takes it and leaves something passes it on. A
+-- sorted set, since adding what is there already does nothing: the publisher does the same without a script.
 local function wake(key)
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('LPUSH', key, '')
-    redis.call('PEXPIRE', key, TOKEN_MS)
-  end
+  if redis.call('ZADD', key, 0, '') == 1 then redis.call('PEXPIRE', key, TOKEN_MS) end
 end

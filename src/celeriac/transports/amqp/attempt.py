@@ -64,8 +64,17 @@ class Attempt:
         chosen = self._publications
         if len(places) < len(chosen):
             chosen = [chosen[place] for place in places]
-        for place, fate in zip(places, self._channel.publish(chosen, self._deadline), strict=True):
+        fates = self._channel.publish(chosen, self._deadline)
+        if chosen is self._publications:
+            self._fates[:] = fates
+            return
+        for place, fate in zip(places, fates, strict=True):
             self._fates[place] = fate
+
+    @property
+    def is_confirmed(self) -> bool:
+        """The broker has them all."""
+        return self._fates.count(CONFIRMED) == len(self._fates)
 
     def lost_queues(self) -> bool:
         """Whether messages came back from queues that were there before; what is remembered of those is forgotten."""

@@ -53,6 +53,11 @@ class Crowd:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
 
+    @property
+    def is_empty(self) -> bool:
+        """Nobody waits in this process."""
+        return not self._waiting or self._pid != os.getpid()
+
     @contextlib.contextmanager
     def waiting(self, job: Job) -> Iterator[None]:
         """Inside, somebody else may take the job. Raises ``PublishTimeout`` if it was taken and no end is in sight."""

@@ -106,16 +106,24 @@ class AmqpPublisher:
         if not publications:
             return
         job = Job(publications, list(queues), list(delayed))
-        with self._crowd.waiting(job), self._link.line(deadline) as line:
-            if not job.is_done:
-                self._work_off(line, job, deadline)
+        if self._link.is_free and self._crowd.is_empty:  # mostly: there is nobody to share a trip with
+            with self._link.line(deadline) as line:
+                self._attempt(line, self._channel(line, deadline), [job], deadline)
+        else:
+            with self._crowd.waiting(job), self._link.line(deadline) as line:
+                if not job.is_done:
+                    self._work_off(line, job, deadline)
         if job.error is not None:
             raise job.error
 
-    def _work_off(self, line: Line, mine: Job, deadline: float) -> None:
+    def _channel(self, line: Line, deadline: float) -> BlockingChannel:
         channel = line.publishing(self._confirms, deadline)
         if line.connection.is_blocked:
             channel.publish((), deadline)  # waits, since a declaration would do so without saying why
+        return channel
+
+    def _work_off(self, line: Line, mine: Job, deadline: float) -> None:
+        channel = self._channel(line, deadline)
         jobs = self._crowd.take(mine, lambda job: _is_plain(job, line))
         try:
             self._attempt(line, channel, jobs, deadline)
@@ -131,6 +139,10 @@ class AmqpPublisher:
         self._prepare(line, jobs[0].queues, jobs[0].delayed, deadline)
         attempt = Attempt(line, channel, publications, deadline)
         attempt.run()
+        if attempt.is_confirmed:
+            for job in jobs:
+                job.end(None)
+            return
         if attempt.lost_queues():
             for job in jobs:
                 self._prepare(line, job.queues, job.delayed, deadline)

@@ -121,7 +121,8 @@ class Sorter:
         for outgoing in batch:
             envelope, route, not_before = outgoing.envelope, outgoing.route, outgoing.not_before
             payload = encoded(outgoing, self._max_bytes)
-            step = step_of(envelope.properties.get("priority", 0))
+            priority = envelope.properties.get("priority")
+            step = step_of(priority) if priority else 0
             queues = self._bindings.queues_for(route, ask) if route.exchange else (route.routing_key,)
             for queue in queues:
                 if not_before is not None:

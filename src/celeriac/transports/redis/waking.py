@@ -1,6 +1,6 @@
 """Sleeping until there may be something in one of many lists, without taking anything out.
 
-Our own producers put a token into the ``wake`` list of a queue, and one sleeper of that queue gets it. Celery's do
+Our own producers put a token into the ``wake`` set of a queue, and one sleeper of that queue gets it. Celery's do
 not: for them, one consumer per queue also waits on the list itself, with a move of its last element onto its own
 place (a look that blocks), and everybody looks again a few times a second.
 """
@@ -92,7 +92,7 @@ class Sleeper:
         """Until something may have come, but no longer. ``look_at``: a list to watch itself."""
         if self._wakes:
             # no longer than we sleep: a token that goes to somebody who is busy by then is missed by those who are not
-            self._tokens.listen(("BLPOP", *self._wakes, max(0.01, round(seconds, 3))), self._poll)
+            self._tokens.listen(("BZPOPMIN", *self._wakes, max(0.01, round(seconds, 3))), self._poll)
         if look_at is not None:
             self._looks.listen(("BLMOVE", look_at, look_at, "RIGHT", "RIGHT", _LOOK), self._poll)
         for descriptor, _ in self._poll.poll(max(0.0, seconds) * 1000):
