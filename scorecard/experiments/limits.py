@@ -10,7 +10,7 @@ from scorecard.lab import Lab
 _MOST, _RATE, _BURST = 3, 20.0, 2
 
 
-@experiment(33, "Limits over all workers", brokers=("sqlite", "redis", "rabbitmq"), quick=60, full=300, peers=())
+@experiment(33, "Limits over all workers", brokers=("sqlite", "redis", "rabbitmq"), quick=80, full=300, peers=())
 def limits_of_the_cluster(lab: Lab) -> None:
     """One queue has a concurrency, one a rate; three workers could run four times as much, and are killed in turn."""
     lease, tasks, kills = 5.0, lab.size(120, 1500), lab.size(3, 15)
@@ -30,7 +30,7 @@ def limits_of_the_cluster(lab: Lab) -> None:
         lab.kill_parent(worker)
         lab.start(worker)
     lab.finish(producers)
-    lab.drain(lab.size(40, 220))
+    lab.drain(lab.size(60, 220))
     history = judge(lab, lease=lease)
     paced = {id_ for id_, call in history.invoked.items() if call.queue == "paced"}
     lab.findings.add(
