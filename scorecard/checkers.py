@@ -187,6 +187,42 @@ def one_end(history: History) -> Check:
     return Check(name="I6", title="one end per task", found=found)
 
 
+def never_more_at_once(history: History, most: int, *, but: Collection[str] = ()) -> Check:
+    """At no time are more than ``most`` tasks at work, those in ``but`` not counted. A run that was cut short ends with
+    its process; of one that was never seen again nothing can be said."""
+    steps = []
+    for id_, runs in history.runs.items():
+        for run in runs if id_ not in but else ():
+            ends = _ended_at(history, run)
+            if ends > run.start.t:
+                steps += [(run.start.t, 1, id_), (ends, -1, id_)]
+    found, at_work, highest = [], 0, 0
+    for t, step, id_ in sorted(steps):
+        at_work += step
+        highest = max(highest, at_work)
+        if step > 0 and at_work > most:
+            found.append(f"{id_[:8]} was number {at_work} at {t:.2f}")
+    return Check(name="limit", title=f"never more than {most} at work", found=found, note=f"{highest} at the most")
+
+
+def rate_is_kept(
+    history: History, per_second: float, burst: int, *, of: Collection[str], slack: float = 0.0
+) -> Check:  # fmt: skip
+    """I10: no window holds more starts than the rate allows. ``slack``: seconds that a start may come after it was
+    allowed, by which those after it seem to be too close."""
+    starts = sorted(run.start.t for id_, runs in history.runs.items() if id_ in of for run in runs)
+    found = []
+    for index, begin in enumerate(starts):
+        for last in range(index + 1, len(starts)):
+            allowed = burst + (starts[last] - begin + slack) * per_second
+            if last - index + 1 > allowed:
+                found.append(f"{last - index + 1} starts within {starts[last] - begin:.2f} s at {begin:.2f}")
+                break
+    span = starts[-1] - starts[0] if starts else 0.0
+    note = f"{len(starts)} in {span:.1f} s"
+    return Check(name="I10", title=f"at most {per_second:g} starts a second", found=found, note=note)
+
+
 def started_on_time(history: History, *, early: float = 0.0, late: float) -> Check:
     """I12: no start before its time, none later than ``late`` seconds after it, or after the last fault was healed."""
     found = []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from celeriac.canvas.signature import signature as signature
     from celeriac.canvas.signature import signature as subtask
     from celeriac.ids import task_id as uuid
+    from celeriac.rules.limit import Limit as Limit
 
 _WHERE = {
     "Celeriac": "celeriac.app.celery:Celeriac",
@@ -36,6 +37,7 @@ _WHERE = {
     "subtask": "celeriac.canvas.signature:signature",
     "maybe_signature": "celeriac.canvas.signature:maybe_signature",
     "Signature": "celeriac.canvas.signature:Signature",
+    "Limit": "celeriac.rules.limit:Limit",
     "uuid": "celeriac.ids:task_id",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "AsyncResult",
     "Celeriac",
     "Celery",
+    "Limit",
     "Signature",
     "Task",
     "__version__",

@@ -41,6 +41,12 @@ CATALOGUE: dict[str, dict[str, Entry]] = {
         **dict.fromkeys(_REDIS_SCHEMES, _REDIS_STORE),
         "rpc": Entry("celeriac.results.rpc:RpcStore"),
     },
+    "limiter": {
+        "sqlite": Entry("celeriac.limiters.sqlite:SqliteLimiter"),
+        "memory": Entry("celeriac.limiters.memory:MemoryLimiter"),
+        "cache+memory": Entry("celeriac.limiters.memory:MemoryLimiter"),
+        **dict.fromkeys(_REDIS_SCHEMES, Entry("celeriac.limiters.redis:RedisLimiter", "redis")),
+    },
     "executor": {
         "prefork": Entry(_ROOMS),
         "processes": Entry(_ROOMS),
@@ -63,6 +69,7 @@ CATALOGUE: dict[str, dict[str, Entry]] = {
 _GROUPS = {
     "transport": ("celeriac.transports",),
     "result_store": ("celeriac.result_stores", "celery.result_backends"),
+    "limiter": ("celeriac.limiters",),
     "executor": ("celeriac.executors",),
     "crew": ("celeriac.crews",),
 }
@@ -70,6 +77,7 @@ _GROUPS = {
 _KIND_NAMES = {
     "transport": "Broker transport",
     "result_store": "Result store",
+    "limiter": "Limiter",
     "executor": "Pool",
     "crew": "Crew",
 }

@@ -161,6 +161,22 @@ class SettleDelayed(Event):
     retry_in: float
 
 
+class TasksLimited(Event):
+    """Tasks of one key wait for a limit of the cluster; told once a minute."""
+
+    key: str  #: the counter that is full
+    name: str  #: one of the tasks
+    count: int  #: how often one was turned away since the last word
+    wait: float  #: seconds that the next one will probably wait
+
+
+class LimitsUnavailable(Event):
+    """The store of the limits does not answer: no limited task starts; told once a minute."""
+
+    error: str
+    retry_in: float
+
+
 _sinks: dict[type[Event], list[Callable[[Any], None]]] = {}
 
 

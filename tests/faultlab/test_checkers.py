@@ -133,6 +133,24 @@ CASES: list[tuple[str, Callable[[History], Check], Story, Story]] = [
         Story().sent(eta=1010.0).tell("fault", what="stop").at(30).tell("heal", what="stop").ran(),
         Story().sent(eta=1010.0).tell("fault", what="stop").at(30).tell("heal", what="stop").at(40).ran(),
     ),
+    (
+        "too many at once", lambda h: checkers.never_more_at_once(h, 1),
+        Story().ran("a").ran("b"), Story().tell("start", "a", pid=1).ran("b", pid=2).tell("end", "a", pid=1),
+    ),
+    (
+        "not counted", lambda h: checkers.never_more_at_once(h, 1, but={"b"}),
+        Story().tell("start", "a", pid=1).ran("b", pid=2).tell("end", "a", pid=1),
+        Story().tell("start", "a", pid=1).ran("c", pid=2).tell("end", "a", pid=1),
+    ),
+    (
+        "killed in between", lambda h: checkers.never_more_at_once(h, 1),
+        Story().tell("start", "a", pid=1).tell("fault", pids=[1]).ran("b", pid=2),
+        Story().tell("start", "a", pid=1).tell("start", "b", pid=2).tell("fault", pids=[1, 2]),
+    ),
+    (
+        "too fast", lambda h: checkers.rate_is_kept(h, 0.5, 1, of={"a", "b", "c"}),
+        Story().ran("a").ran("b").ran("c"), Story().tell("start", "a").tell("start", "b").tell("start", "c"),
+    ),
     ("expired", checkers.none_after_expiry, Story().sent(expires=1004.0).ran(), Story().sent(expires=1002.5).ran()),
     (
         "never resumes", lambda h: checkers.work_resumes(h, within=5),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from celeriac.rules.limit_keys import Parameters
+
 #: bits of ``co_flags`` (Python's data model): the function takes ``*args``, ``**kwargs``
 _VARARGS: Final = 0x04
 _VARKEYWORDS: Final = 0x08
@@ -19,8 +21,8 @@ Checker = Callable[[Sequence[Any], Mapping[str, Any]], None]
 class Arity:
     """The shape of a function's parameters; calling it raises ``TypeError`` for arguments that do not fit."""
 
-    __slots__ = ("accepts_any_keyword", "keyword_only", "maximum", "name", "positional", "positional_only", "required",
-                 "required_keywords", "simple")  # fmt: skip
+    __slots__ = ("_defaults", "accepts_any_keyword", "keyword_only", "maximum", "name", "positional",
+                 "positional_only", "required", "required_keywords", "simple")  # fmt: skip
 
     def __init__(self, function: Any, skip: int) -> None:
         code = function.__code__
@@ -38,11 +40,22 @@ class Arity:
         self.maximum: int | None = None if flags & _VARARGS else len(self.positional)
         self.accepts_any_keyword = bool(flags & _VARKEYWORDS)
         self.simple = not self.required_keywords and self.maximum is not None
+        self._defaults = (function.__defaults__ or (), given)
 
     def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if not kwargs and self.simple and self.required <= len(args) <= len(self.positional):
             return
         self._check(args, kwargs)
+
+    def parameters(self) -> Parameters:
+        """As limits are counted by them."""
+        by_position, by_name = self._defaults
+        positional = self.positional
+        defaults = dict(zip(positional[len(positional) - len(by_position) :], by_position, strict=False))
+        return Parameters(
+            positional=positional, keyword_only=self.keyword_only, defaults={**defaults, **by_name},
+            takes_more=self.maximum is None, takes_any_keyword=self.accepts_any_keyword,
+        )  # fmt: skip
 
     def _check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if self.maximum is not None and len(args) > self.maximum:

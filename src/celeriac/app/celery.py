@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from celeriac.client.remote import Channel, Remote
     from celeriac.client.sender import PublishPolicy, Sender
     from celeriac.client.tracker import Tracker
+    from celeriac.limiters.base import Limiter
     from celeriac.results.base import Replies, ResultStore, Revocations
     from celeriac.rules.routing import Router
     from celeriac.settings import Settings
@@ -304,6 +305,12 @@ class Celeriac:
 
         return cast("tuple[ResultStore | None]", self._connection("store", make))[0]
 
+    def open_limiter(self) -> Limiter:
+        """What counts for limits of the whole cluster. Raises ``ImproperlyConfigured`` where nothing can."""
+        from celeriac.app.wiring import open_limiter, reading_url
+
+        return open_limiter(self.settings, reading_url(self.settings, self.name))
+
     @property
     def revocations(self) -> Revocations | None:
         """What keeps revoked tasks in mind for workers that are down; None where neither broker nor store does."""
@@ -475,6 +482,8 @@ class Celeriac:
             setattr(made, name, value)
         made.attach(self)
         add_autoretry(made, options)
+        if made.limits:
+            made.bound_limits()
         self.add_task(made)
         return made
 

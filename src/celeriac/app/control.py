@@ -93,6 +93,10 @@ class Inspect:
         """Counts, pool, broker and resources."""
         return self.ask("stats")
 
+    def limits(self) -> Any:
+        """The limits of the whole cluster that tasks wait for, or have permits of."""
+        return self.ask("limits")
+
     def revoked(self) -> Any:
         """The ids of revoked tasks."""
         return self.ask("revoked")

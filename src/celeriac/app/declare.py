@@ -102,6 +102,8 @@ def _build(app: Celeriac, fun: Callable[..., Any], name: str, options: dict[str,
     if dump is not None:
         task.dump_arguments = dump
     add_autoretry(task, options)
+    if task.limits:
+        task.bound_limits()  # a mistake is one of this line
     return task
 
 

@@ -38,7 +38,7 @@ def worker_of(app: Celeriac, options: Mapping[str, Any]) -> Any:
     return build_worker(
         WorkerOptions(hostname=hostname, queues=queues, app_name=app.name, **given), app.settings, registry.tasks,
         loader, app.reading_transport, app.store, outlet=app.transport,
-        find_queue=app.router.queue, steps=user_steps(app, {}),
+        find_queue=app.router.queue, steps=user_steps(app, {}), open_limiter=app.open_limiter,
     )  # fmt: skip
 
 

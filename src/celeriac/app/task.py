@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ca
 
 from celeriac import current, errors, telemetry
 from celeriac.app import calls
-from celeriac.app.arity import Checker, arity_of
+from celeriac.app.arity import Arity, Checker, arity_of
 from celeriac.app.result import AsyncResult as Result
 from celeriac.canvas.signature import Signature, signature
 from celeriac.client.sender import BULK
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import RunnableOptions
 from celeriac.executors.context import Context
+from celeriac.rules.limit import bind, limits_of
 from celeriac.wire.envelope import Outgoing
 from celeriac.wire.serializers import accept_set
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
     from celeriac.app.group_result import GroupResult
     from celeriac.errors import Retry
+    from celeriac.rules.limit import BoundLimit, Limit
+    from celeriac.rules.limit_keys import Parameters
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +38,8 @@ __all__ = ["AsyncTask", "Context", "Task"]
 #: ``co_flags`` bit of ``async def`` (Python's data model)
 _COROUTINE = 0x80
 
+#: decorators around one function that are looked through
+_MOST_WRAPPERS = 20
 #: attributes besides those declared on Task that decide how a task is sent or run
 _DECIDING = frozenset({*calls.EXEC_OPTIONS, "name", "run", "dump_arguments", "_app", "_is_coroutine"})
 
@@ -60,6 +65,8 @@ class Task(Generic[P, R]):
     max_retries: int | None = 3
     default_retry_delay: float = 180
     rate_limit: str | float | None = None
+    #: limits of the whole cluster: ``[Limit(rate="100/m", key="args.tenant")]``; ``rate_limit`` is for each worker
+    limits: Limit | Mapping[str, Any] | Sequence[Limit | Mapping[str, Any]] | None = None
     ignore_result: bool | None = None
     trail: bool = True
     send_events: bool = True
@@ -540,7 +547,26 @@ class Task(Generic[P, R]):
             result_extended=settings.result_extended,
             resultrepr_maxsize=self.resultrepr_maxsize,
             accept_content=accept_set(settings.accept_content),
+            limits=self.bound_limits() if self.limits else (),
+            parameters=self._parameters() if self.limits or settings.task_queue_limits else None,
         )
+
+    def bound_limits(self) -> tuple[BoundLimit, ...]:
+        """:attr:`limits`, made to fit. Raises ``ImproperlyConfigured`` for what can't be counted."""
+        where = f"limits of task {self.name}"
+        return bind(limits_of(self.limits, where), where, f"task/{self.name}", self._parameters)
+
+    def _parameters(self) -> Parameters | None:
+        function, skip = getattr(self, "__wrapped__", None), 1 if getattr(self, "__bound__", False) else 0
+        if function is None:
+            function, skip = self.run, 0
+        for _ in range(_MOST_WRAPPERS):  # what decorates it takes anything; what is decorated names its arguments
+            inner = getattr(function, "__wrapped__", None)
+            if inner is None:
+                break
+            function = inner
+        check = arity_of(function, skip)
+        return check.parameters() if isinstance(check, Arity) else None
 
 
 class AsyncTask(Task[P, R]):

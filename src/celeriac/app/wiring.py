@@ -18,6 +18,7 @@ from celeriac.settings.loading import embedded_path
 from celeriac.transports.base import Expects, QueueSpec, Transport
 
 if TYPE_CHECKING:
+    from celeriac.limiters.base import Limiter
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
 
@@ -88,6 +89,28 @@ def _store_driver(given: str, settings: Settings) -> tuple[Any, str]:
         name, _, inner = name.partition("+")
         given = f"{inner}://{rest}"
     return plugins.load("result_store", name), given
+
+
+def open_limiter(settings: Settings, broker: str) -> Limiter:
+    """What counts for limits: ``task_limit_store``, else the broker or the result store, if they can."""
+    places = [("task_limit_store", settings.task_limit_store)]
+    if not settings.task_limit_store:
+        places = [("broker_url", broker), ("result_backend", settings.result_backend)]
+    for origin, given in places:
+        url = str(given or "")
+        scheme = url.partition("://")[0]
+        if scheme in plugins.names("limiter"):
+            limiter: Limiter = plugins.load("limiter", scheme)(url, settings, SYSTEM_CLOCK, origin)
+            return limiter
+    if settings.task_limit_store:
+        plugins.load("limiter", str(settings.task_limit_store).partition("://")[0])
+    shown = " and ".join(
+        f"{origin} ({str(given).partition('://')[0]})" if given else f"{origin} (not set)" for origin, given in places
+    )  # fmt: skip
+    raise ImproperlyConfigured(
+        f"neither of {shown} can count for all workers: set task_limit_store to a Redis or a SQLite file, such as "
+        "'redis://localhost/0' or 'sqlite:////var/lib/app/limits.sqlite3'"
+    )
 
 
 # ── queues and routes ────────────────────────────────────────────────────────────────────────────────────────

@@ -244,4 +244,5 @@ def worker_of(app: Celeriac, options: WorkerOptions, loader: Loader, given: dict
     return build_worker(
         options, app.settings, tasks, loader, app.reading_transport, app.store, outlet=app.transport,
         find_queue=app.router.queue, steps=user_steps(app, chosen(app, "worker", given)),
+        open_limiter=app.open_limiter,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from importlib import resources
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from celeriac.embedded.faults import full, is_busy, is_full, locked, spoils_connection, translated
 from celeriac.embedded.location import Location, prepare
@@ -41,11 +41,25 @@ _LOG_LIMIT_BYTES = 64 << 20
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING and upsert in triggers
 
 
+class Format(NamedTuple):
+    """What is in a file, and how it is known again."""
+
+    schema: str
+    application_id: int
+    version: int
+
+
+QUEUE = Format("schema.sql", APPLICATION_ID, SCHEMA_VERSION)
+#: "cell": the counters of limits, in a file of their own
+LIMITS = Format("limits.sql", 0x63656C6C, 1)
+
+
 class EmbeddedFile:
     """One file as this process sees it. Construction does no I/O."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, content: Format = QUEUE) -> None:
         self._location = location
+        self.content = content
         self._path: Path | None = None
         self._reserve: Reserve | None = None
 
@@ -225,7 +239,7 @@ class Link:
         )
         try:
             configure(connection, durable=self._durable)
-            migrate(connection, path)
+            migrate(connection, path, self._file.content)
             if self._procedures:
                 for statement in _statements("procedures.sql"):
                     connection.execute(statement)
@@ -302,32 +316,32 @@ def configure(connection: sqlite3.Connection, *, durable: bool) -> None:
     connection.execute("PRAGMA secure_delete = OFF")
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, content: Format = QUEUE) -> None:
     """Bring the tables to this version; many processes may try at once."""
-    if _version(connection) == SCHEMA_VERSION:
-        _recognise(connection, path)
+    if _version(connection) == content.version:
+        _recognise(connection, path, content)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection)
-        if version > SCHEMA_VERSION:
+        if version > content.version:
             raise ImproperlyConfigured(
-                f"{path} was written by a newer celeriac (format {version}, this one knows {SCHEMA_VERSION}). Update "
+                f"{path} was written by a newer celeriac (format {version}, this one knows {content.version}). Update "
                 f"celeriac, or use another file."
             )
         if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise ImproperlyConfigured(f"{path} is a SQLite file of another program; choose another path.")
-            for statement in _statements("schema.sql"):
+            for statement in _statements(content.schema):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA application_id = {content.application_id}")
+            connection.execute(f"PRAGMA user_version = {content.version}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    _recognise(connection, path)
+    _recognise(connection, path, content)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -335,8 +349,8 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _recognise(connection: sqlite3.Connection, path: Path) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+def _recognise(connection: sqlite3.Connection, path: Path, content: Format) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != content.application_id:
         raise ImproperlyConfigured(f"{path} is a SQLite file of another program; choose another path.")
 
 

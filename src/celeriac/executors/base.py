@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from celeriac.rules.limit import BoundLimit
+from celeriac.rules.limit_keys import Parameters
 from celeriac.wire.envelope import Envelope, Outgoing
 from celeriac.wire.result_record import ResultRecord
 from celeriac.wire.sealed import opened
@@ -135,6 +137,8 @@ class RunnableOptions(msgspec.Struct, frozen=True, kw_only=True):
     result_extended: bool = False
     resultrepr_maxsize: int = 1024
     accept_content: frozenset[str] = frozenset({"json", "application/json"})
+    limits: tuple[BoundLimit, ...] = ()  #: of the whole cluster
+    parameters: Parameters | None = None  #: of the function, where a limit may ask for arguments
 
 
 class Runnable(Protocol):

@@ -20,6 +20,8 @@ Ours, which Celery never reads:
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
     <prefix>_celeriac.served.<queue>               zset     consumers of ours → when they count as dead (server ms)
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires
+    <prefix>_celeriac.limit.<counter>              string   when the next start is due (µs), or
+                                                   zset     holders of permits → when their lease ends (server µs)
     <prefix>_celeriac.queues                       set      names of declared queues
     <prefix><queue>.dead, <prefix><queue>.quarantine
                                                    list     epitaphs (JSON), newest first, for task_dead_letter_expires
@@ -74,6 +76,7 @@ class Keys:
         self._fence = f"{ours}fence."
         self._settled = f"{ours}settled."
         self._peek = f"{ours}peek."
+        self._limit = f"{ours}limit."
         self._binding = f"{prefix}_kombu.binding."
         self._permanent = f"{prefix}_kombu.binding_permanent."
         self._step_of = [max(step for step in steps if step <= level) for level in range(_HIGHEST_PRIORITY + 1)]
@@ -134,6 +137,9 @@ class Keys:
 
     def peek(self, list_: str) -> str:
         return self._peek + list_
+
+    def limit(self, counter: str) -> str:
+        return self._limit + counter
 
     def served(self, queue: str) -> str:
         return self._served + queue

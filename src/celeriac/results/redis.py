@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from celeriac.errors import BackendError, BackendGetMetaError, BackendStoreError, DecodeError, ImproperlyConfigured
-from celeriac.redis.address import address_of
 from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
 from celeriac.redis.records import MAX_RECORD_BYTES, Records, RecordSettings, digest, is_success, milliseconds
 from celeriac.redis.revocations import RedisRegistry
 from celeriac.redis.scripts import script
+from celeriac.redis.store import StoreSettings, store_address
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
 from celeriac.results.base import LEAST_LOOK, StoreCapabilities
 from celeriac.results.waiting import Interruptions
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celeriac.clock import Clock
-    from celeriac.redis.address import Address
     from celeriac.results.base import News, ResultRecord, Revocation
     from celeriac.settings.check import Finding
 
@@ -47,62 +46,8 @@ _TROUBLED = 1.0
 _LEAST_PATIENCE = 0.05
 
 
-class RedisStoreSettings(RecordSettings, Protocol):
+class _Settings(RecordSettings, StoreSettings, Protocol):
     """What the store reads."""
-
-    @property
-    def result_backend_transport_options(self) -> Mapping[str, Any]: ...
-    @property
-    def redis_backend_use_ssl(self) -> Mapping[str, Any] | bool | None: ...
-    @property
-    def redis_host(self) -> str | None: ...
-    @property
-    def redis_port(self) -> int | None: ...
-    @property
-    def redis_db(self) -> int | str | None: ...
-    @property
-    def redis_username(self) -> str | None: ...
-    @property
-    def redis_password(self) -> str | None: ...
-    @property
-    def redis_max_connections(self) -> int | None: ...
-    @property
-    def redis_socket_timeout(self) -> float | None: ...
-    @property
-    def redis_socket_connect_timeout(self) -> float | None: ...
-    @property
-    def redis_socket_keepalive(self) -> bool: ...
-    @property
-    def redis_retry_on_timeout(self) -> bool: ...
-    @property
-    def redis_backend_health_check_interval(self) -> float | None: ...
-    @property
-    def redis_backend_credential_provider(self) -> Any: ...
-    @property
-    def redis_client_name(self) -> str | None: ...
-
-
-def store_address(url: str, settings: RedisStoreSettings) -> Address:
-    """Where the results are: the URL, the transport options, and the ``redis_…`` settings for what neither says."""
-    given = {
-        "max_connections": settings.redis_max_connections,
-        "socket_keepalive": settings.redis_socket_keepalive,
-        "retry_on_timeout": settings.redis_retry_on_timeout,
-        "health_check_interval": settings.redis_backend_health_check_interval or 0,
-        "client_name": settings.redis_client_name,
-        "socket_timeout": settings.redis_socket_timeout,
-        "socket_connect_timeout": settings.redis_socket_connect_timeout,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    options.update(settings.result_backend_transport_options)
-    return address_of(
-        url, setting="result_backend", options=options, use_ssl=settings.redis_backend_use_ssl,
-        provider=settings.redis_backend_credential_provider,
-        parts={
-            "host": settings.redis_host, "port": settings.redis_port, "db": settings.redis_db,
-            "username": settings.redis_username, "password": settings.redis_password,
-        },
-    )  # fmt: skip
 
 
 class RedisStore:
@@ -112,7 +57,7 @@ class RedisStore:
         persistent=True, expires=True, watch=True, groups=True, counts_chords=False, max_record_bytes=MAX_RECORD_BYTES
     )
 
-    def __init__(self, url: str, settings: RedisStoreSettings, clock: Clock) -> None:
+    def __init__(self, url: str, settings: _Settings, clock: Clock) -> None:
         self.address = store_address(url, settings)
         self.engine_key: tuple[str, ...] = self.address.engine_key
         self._records = Records(settings, self.address.keyprefix)

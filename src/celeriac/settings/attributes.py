@@ -56,6 +56,8 @@ class ConfigurationAttributes:
     task_time_limit: float | timedelta | None
     task_soft_time_limit: float | timedelta | None
     task_default_rate_limit: str | int | float | None
+    task_queue_limits: dict[str, Any]
+    task_limit_store: str | Sequence[str] | None
     task_annotations: Any
     task_always_eager: bool
     task_eager_propagates: bool

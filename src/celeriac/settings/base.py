@@ -112,11 +112,11 @@ def maybe_seconds(
 
 
 def url(
-    doc: str, *, was: str | None = BY_PATTERN, differs: Differs | None = None,
+    doc: str, *, was: str | None = BY_PATTERN, differs: Differs | None = None, ours: bool = False,
     derive: str | Callable[[Any], Any] | None = None,
 ) -> Url:  # fmt: skip
     """Declare an address: one URL or several, None by default."""
-    return cast("Url", setting(None, doc, was=was, differs=differs, derive=derive))
+    return cast("Url", setting(None, doc, was=was, differs=differs, ours=ours, derive=derive))
 
 
 @dataclass_transform(kw_only_default=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from celeriac.settings.base import Differs, SettingsGroup, maybe_seconds, seconds, setting
-from celeriac.settings.values import MaybeSeconds, Seconds
+from celeriac.settings.base import Differs, SettingsGroup, maybe_seconds, seconds, setting, url
+from celeriac.settings.values import MaybeSeconds, Seconds, Url
 
 
 class TaskSettings(SettingsGroup, title="task", was="CELERY_{rest}"):
@@ -61,6 +61,14 @@ class TaskSettings(SettingsGroup, title="task", was="CELERY_{rest}"):
     task_default_rate_limit: str | int | float | None = setting(
         None, "Rate of tasks that have none of their own, such as `10/m`; a number is per second. None: unlimited."
     )
+    task_queue_limits: Mapping[str, Any] = setting(
+        {}, "Limits over all workers of what runs from a queue: a dict of queue name to a list of `Limit`, or of dicts "
+        "such as `{'rate': '100/m'}`.", ours=True,
+    )  # fmt: skip
+    task_limit_store: Url = url(
+        "Where limits over all workers are counted: a Redis or a SQLite file. None: the broker, else the result store, "
+        "whichever can.", ours=True,
+    )  # fmt: skip
     task_annotations: Any = setting(
         None, "Changes to attributes of tasks: a dict of task name (or `*`) to attributes, or a list of dicts and "
         "objects with `annotate(task)`.",

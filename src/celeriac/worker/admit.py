@@ -7,6 +7,7 @@ a message contains may end this process (semantics D27).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from celeriac.rules.admission import (
 from celeriac.rules.claim import DROPPED, advance
 from celeriac.transports import base as broker
 from celeriac.wire.sealed import Heads, opened
-from celeriac.wire.task_message import normalize
+from celeriac.wire.task_message import normalize, timestamp_of
 from celeriac.worker.claims import Claim
 from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
@@ -117,7 +118,16 @@ class Admission:
             fresh.append(claim)
         self._claims.add_ready(fresh)
         if telemetry.wanted(telemetry.TaskReceived):
+            gated = self._claims.gated
             for claim in fresh:
+                if claim.id not in gated:  # of those it is told when they may start: they may come and go until then
+                    self._tell_received(claim, now)
+
+    def tell_passed(self, claims: Sequence[Claim]) -> None:
+        """Limited ones are to start."""
+        if telemetry.wanted(telemetry.TaskReceived):
+            now = self._clock.time()
+            for claim in claims:
                 self._tell_received(claim, now)
 
     def _tell_received(self, claim: Claim, now: float) -> None:
@@ -132,6 +142,42 @@ class Admission:
         for claim in taken:
             self._drop(claim, Discard("revoked"))
         return [claim.id for claim in taken]
+
+    # ── what the gate asks of limited ones (worker/gate.py) ──────────────────────────────────────────────────────
+
+    @property
+    def can_send_back(self) -> bool:
+        """Whether the broker keeps messages until their time."""
+        return self._policy.broker_keeps_delays
+
+    @property
+    def shortest_absence(self) -> float:
+        """Seconds; what is due sooner would come back at once."""
+        return max(1.0, self._policy.horizon + 0.5)
+
+    def still_runs(self, claim: Claim) -> bool:
+        """Whether a gated message is still to run; if not, it is dropped."""
+        message = claim.request.message
+        if isinstance(message, bytes) or message.headers.get("expires") is None:
+            return True  # revoked ones have been dropped when that was said
+        now = self._clock.time()
+        decision = decide(message.headers, self._tasks, None, now, self._policy, self.revoked, self.revoked.stamps)
+        if isinstance(decision, Discard):
+            self._claims.leave_gate(claim)
+            self._drop(claim, decision)
+            return False
+        return True
+
+    def send_back(self, claim: Claim, until: float) -> None:
+        """A gated message waits at the broker, not beyond its expiry."""
+        message = claim.request.message
+        if not isinstance(message, bytes) and message.headers.get("expires") is not None:
+            with contextlib.suppress(MessageError):
+                until = min(until, timestamp_of(message.headers["expires"]) or until)
+        if self._policy.max_delay is not None:
+            until = min(until, self._clock.time() + self._policy.max_delay)
+        self._claims.leave_gate(claim)
+        self._settle_dropped(claim, broker.Park(until))
 
     def _must_wait(self, claim: Claim, now: float) -> bool:
         """Whether its turn comes later: then it waits at the broker, or here if that is soon."""

@@ -22,6 +22,7 @@ from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import ImproperlyConfigured
 from celeriac.executors.base import PoolOptions, Resizable
 from celeriac.executors.selection import executor_class
+from celeriac.ids import task_id
 from celeriac.results.base import registry_among
 from celeriac.rules.admission import AdmissionPolicy
 from celeriac.wire.limits import Limits
@@ -35,9 +36,11 @@ from celeriac.worker.departure import Departure
 from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
+from celeriac.worker.gate import Gate
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
+from celeriac.worker.limited import Limited
 from celeriac.worker.options import Plan, WorkerOptions, plan
 from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.executors.base import Executor, Loader, Runnable
+    from celeriac.limiters.base import Limiter
     from celeriac.results.base import ResultStore
     from celeriac.settings import Settings
     from celeriac.transports.base import QueueSpec, Transport
@@ -77,12 +81,14 @@ def build_worker(
     options: WorkerOptions, settings: Settings, tasks: Mapping[str, Runnable], loader: Loader, transport: Transport,
     store: ResultStore | None, clock: Clock = SYSTEM_CLOCK, outlet: Transport | None = None,
     find_queue: Callable[[str], QueueSpec] | None = None, steps: UserSteps | None = None,
+    open_limiter: Callable[[], Limiter] | None = None,
 ) -> Worker:  # fmt: skip
     """Compose a worker. No I/O. Raises ``ImproperlyConfigured`` for what can't work.
 
     ``outlet``: the broker that follow-up messages go to, if it is not the one that messages come from.
     ``find_queue``: the declaration of a queue that the worker is told to consume from while it runs.
     ``steps``: what the app adds.
+    ``open_limiter``: gives what counts for limits over all workers; asked only if there are such limits.
     """
     numbers = plan(options, settings)
     limits = Limits(
@@ -118,7 +124,9 @@ def build_worker(
     executor: Executor = executor_class(numbers.pool)(pool_options, loader)
     if numbers.autoscale is not None and not isinstance(executor, Resizable):
         raise ImproperlyConfigured(f"--autoscale: pool {numbers.pool!r} cannot change its size")
-    parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet)
+    limited = Limited(tasks, settings.task_queue_limits, limits)
+    limiter = _limiter_for(limited, open_limiter) if limited else None
+    parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet, limited, limiter)
     show = Show(
         options,
         log_options,
@@ -129,6 +137,15 @@ def build_worker(
         steps,
     )
     return Worker(parts, show, Random())
+
+
+def _limiter_for(limited: Limited, open_limiter: Callable[[], Limiter] | None) -> Limiter:
+    try:
+        if open_limiter is None:
+            raise ImproperlyConfigured("nothing was given that counts for all workers")
+        return open_limiter()
+    except ImproperlyConfigured as error:
+        raise ImproperlyConfigured(f"{limited.first} has limits, and {error}") from error
 
 
 def transport_url(settings: Settings) -> str:
@@ -166,6 +183,8 @@ class Parts(NamedTuple):
     limits: Limits
     clock: Clock
     outlet: Transport | None = None  #: where follow-up messages go, if not to ``transport``
+    limited: Limited | None = None  #: the limits over all workers
+    limiter: Limiter | None = None  #: what counts for them; None: there are none
 
 
 class Show(NamedTuple):
@@ -227,6 +246,15 @@ class Pipeline:
         dispatch.on_blocked = self.intake.on_blocked = room.blocked
         examination = Examination((transport, parts.outlet, parts.store), self.lane, clock, random)
         services: list[Service] = [examination, session, self.endings, settle, dispatch, room, self.intake]
+        self.gate: Gate | None = None
+        if parts.limiter is not None and parts.limited is not None:
+            self.gate = gate = Gate(
+                parts.limited, parts.limiter, claims, dispatch, executor, self.admission, Lane("celeriac-limits"),
+                numbers.lease, task_id()[-12:], clock, random,
+            )  # fmt: skip
+            claims.is_limited, dispatch.on_gated = parts.limited.applies, gate.wake
+            self.endings.on_finished = gate.ended
+            services.insert(-1, gate)
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
@@ -260,6 +288,8 @@ class Pipeline:
         """The services have stopped: let go of the broker."""
         if self.plane is not None:
             await self.plane.close()
+        if self.gate is not None:
+            await self.gate.close()
         if self.state_file is not None:
             await self.state_file.close()
         if self.revocations is not None:

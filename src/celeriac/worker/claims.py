@@ -101,12 +101,23 @@ class Claims:
         self.totals: Counter[str] = Counter()
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
+        #: whether a claim needs more than room to start (worker/gate.py); None: nothing is limited
+        self.is_limited: Callable[[Claim], bool] | None = None
+        #: ready, but for what the limits of the cluster allow; the newest of them, and the ids of those in line
+        self.gated: dict[str, Claim] = {}
+        self.newly_gated: deque[Claim] = deque()
+        self.lined: set[str] = set()
+        self._gated_suspects: set[str] = set()
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def add_ready(self, claims: list[Claim]) -> None:
         """New claims whose ids are not held yet."""
         advance_all(claims, READY)
+        if self.is_limited is not None:
+            for claim in claims:
+                self._make_ready(claim)
+            return
         self.ready.extend(claims)
         totals = self.totals
         for claim in claims:
@@ -116,8 +127,41 @@ class Claims:
         """A new claim that was held too often when a worker died; its id is not held yet."""
         advance(claim, READY)
         self.held[claim.id] = claim
-        self.suspects.append(claim)
-        self.totals[claim.request.task] += 1
+        if self.is_limited is not None and self.is_limited(claim):
+            self._gated_suspects.add(claim.id)
+            self._make_ready(claim)
+        else:
+            self.suspects.append(claim)
+            self.totals[claim.request.task] += 1
+
+    def _make_ready(self, claim: Claim) -> None:
+        if self.is_limited is not None and self.is_limited(claim):
+            self.gated[claim.id] = claim
+            self.newly_gated.append(claim)
+        else:
+            self.ready.append(claim)
+            self.totals[claim.request.task] += 1
+
+    def pass_gate(self, claims: list[Claim]) -> None:
+        """Nothing but room keeps these gated ones from starting, and they are the next."""
+        for claim in reversed(claims):
+            self._ungate(claim)
+            self.totals[claim.request.task] += 1  # not before: it may come and go many times until it starts
+            if claim.id in self._gated_suspects:
+                self._gated_suspects.discard(claim.id)
+                self.suspects.append(claim)
+            else:
+                self.ready.appendleft(claim)
+
+    def leave_gate(self, claim: Claim) -> None:
+        """This gated one is not to start here now: out of the table; its state stays."""
+        self._ungate(claim)
+        self._gated_suspects.discard(claim.id)
+        self._leave(claim.id)
+
+    def _ungate(self, claim: Claim) -> None:
+        del self.gated[claim.id]
+        self.lined.discard(claim.id)
 
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
@@ -162,17 +206,23 @@ class Claims:
 
     @property
     def later_count(self) -> int:
-        return self._later_count
+        """What waits here for its time, or for what others have."""
+        return self._later_count + len(self.lined)
 
     @property
     def waiting_count(self) -> int:
         """What is held and not given to the executor."""
-        return self.ready_count + self._later_count + sum(map(len, self._behind.values()))
+        return self.ready_count + self.later_count + sum(map(len, self._behind.values()))
 
     @property
     def ready_count(self) -> int:
-        """What may run as soon as there is room."""
-        return len(self.ready) + len(self.early) + len(self.suspects)
+        """What may run as soon as there is room, as far as is known."""
+        return len(self.ready) + len(self.early) + len(self.suspects) + self.gated_count
+
+    @property
+    def gated_count(self) -> int:
+        """What is limited and may have a chance at once."""
+        return len(self.gated) - len(self.lined)
 
     def running_ids(self) -> list[str]:
         return [claim.id for claim in self.held.values() if claim.state == RUNNING or claim.state == LOST]
@@ -193,6 +243,9 @@ class Claims:
         yield from self.early
         yield from self.suspects
         yield from self.ready
+        for claim in self.gated.values():
+            if claim.id not in self.lined:
+                yield claim
         for queue in self._behind.values():
             yield from queue
 
@@ -225,8 +278,7 @@ class Claims:
             del self._behind[task_id]
         advance(claim, READY)
         self.held[task_id] = claim
-        self.ready.append(claim)
-        self.totals[claim.request.task] += 1
+        self._make_ready(claim)
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""
@@ -242,9 +294,11 @@ class Claims:
         return len(dropped)
 
     def _empty(self) -> list[Claim]:
-        taken = [*self.early, *self.suspects, *self.ready]
+        taken = [*self.early, *self.suspects, *self.ready, *self.gated.values()]
         for claim in taken:
             del self.held[claim.id]
+        for gate in (self.gated, self.newly_gated, self.lined, self._gated_suspects):
+            gate.clear()
         self.ready.clear()
         self.early.clear()
         self.suspects.clear()
@@ -271,6 +325,9 @@ class Claims:
             for claim in _taken_from(queue, is_wanted):
                 taken.append(claim)
                 self._leave(claim.id)
+        for claim in [claim for claim in self.gated.values() if is_wanted(claim)]:
+            taken.append(claim)
+            self.leave_gate(claim)
         return taken
 
     def put_back(self, claim: Claim) -> Claim:
@@ -289,6 +346,9 @@ class Claims:
             for queue in (self.ready, self.early, self.suspects):
                 if claim in queue:
                     queue.remove(claim)
+            if self.gated.get(claim.id) is claim:
+                self._ungate(claim)
+                self._gated_suspects.discard(claim.id)
             self._leave(claim.id)
             self.on_freed()
         elif claim.state == PARKED:

@@ -42,16 +42,26 @@ class Dispatch:
         self.paused = False
         self._isolated: Claim | None = None
         self.on_blocked: Callable[[], None] = lambda: None
+        #: room kept for limited tasks: those that are being asked for, and those that are to be
+        self.promised = self.reserved = 0
+        #: told when limited ones may have a chance
+        self.on_gated: Callable[[], None] = lambda: None
+
+    def room(self) -> int:
+        """How many more may start."""
+        return self._executor.room() - self._in_flight - len(self._claims.early) - self.promised
 
     def pump(self) -> None:
         """Hand over what is ready and fits. Cheap when there is nothing to do."""
         ready = self._claims.ready
+        if self._claims.gated:
+            self.on_gated()
         if self._claims.suspects and not self.paused:
             self._pump_suspect()
             return
         if not ready or self.paused or self._is_isolating():
             return
-        room = self._executor.room() - self._in_flight - len(self._claims.early)
+        room = self.room() - self.reserved
         if room <= 0:
             self.on_blocked()
             return

@@ -53,6 +53,8 @@ class Endings:
         self._hostname = hostname
         self._clock = clock
         self.on_room: Callable[[], None] = lambda: None
+        #: told of every task that has ended, where some hold permits
+        self.on_finished: Callable[[list[Claim]], None] | None = None
         #: told of each batch; None: nobody counts
         self.on_outcomes: Callable[[Sequence[Outcome]], None] | None = None
         self._ended = asyncio.Event()
@@ -95,6 +97,8 @@ class Endings:
                     continue  # it is not over before a child has called those who are to know
             finished.append(claim)
         advance_all(finished, FINISHED)
+        if self.on_finished is not None:
+            self.on_finished(finished)
         self._settle.add_finished(finished)
         self._ended.set()
         self._tell(outcomes)

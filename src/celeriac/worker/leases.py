@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.errors import OperationalError
-from celeriac.rules.claim import FINISHED, SETTLED
+from celeriac.rules.claim import ENDS, FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: the most receipts one renewal carries
 _BATCH = 1000
 #: what becomes of their messages is told by the settlement, which may have been quicker than this renewal
-_BEING_SETTLED = frozenset({FINISHED, SETTLED})
+_BEING_SETTLED = ENDS | {FINISHED}
 
 
 class Leases:

@@ -140,6 +140,24 @@ _LINES: dict[type[Event], tuple[int, Callable[[Any], None]]] = {
         logging.WARNING,
         lambda event: logger.warning("broker is back after %.1f s", event.after),
     ),
+    telemetry.TasksLimited: (
+        logging.INFO,
+        lambda event: logger.info(
+            "limit %s is reached: %d times a task such as %s had to wait, the next one for about %.0f s",
+            escape(event.key),
+            event.count,
+            escape(event.name),
+            event.wait,
+        ),
+    ),
+    telemetry.LimitsUnavailable: (
+        logging.ERROR,
+        lambda event: logger.error(
+            "the store of the limits does not answer, so that no limited task starts: %s; again in %.1f s",
+            escape(event.error),
+            event.retry_in,
+        ),
+    ),
     telemetry.SettleDelayed: (
         logging.ERROR,
         lambda event: logger.error(

@@ -95,7 +95,7 @@ def plane_of(
         lamport=lamport, clock=clock, app_name=show.options.app_name, broker=show.transport, results=show.results,
         started_at=clock.monotonic(), find_queue=show.find_queue or _bound_to_itself, stop=stop,
         autoscaler=pipeline.autoscaler, revocations=pipeline.revocations, cancelling=pipeline.cancelling,
-        store=parts.store, lane=pipeline.lane,
+        store=parts.store, lane=pipeline.lane, gate=pipeline.gate,
     )  # fmt: skip
     control = Control(state, accept_set(settings.accept_content), random) if plan.remote_control else None
     mingle = None

@@ -37,6 +37,8 @@ OURS = {
     "task_max_decompressed_bytes": 64 * 1024 * 1024,
     "task_crash_budget": 3,
     "task_dead_letter_expires": 14 * 24 * 3600.0,
+    "task_queue_limits": {},
+    "task_limit_store": None,
     "task_revoke_expires": 30 * 24 * 3600.0,
     "worker_shutdown_grace": 30.0,
     "worker_children": None,

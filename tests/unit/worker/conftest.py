@@ -15,6 +15,9 @@ import pytest
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import OperationalError
 from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded
+from celeriac.limiters.memory import MemoryLimiter
+from celeriac.rules.limit import bind
+from celeriac.rules.limit_keys import Parameters
 from celeriac.settings import Settings
 from celeriac.transports.base import (
     Ack,
@@ -33,11 +36,14 @@ from celeriac.wire.failure import exception_from_wire
 from celeriac.wire.limits import DEFAULT_LIMITS
 from celeriac.wire.result_record import ResultRecord, decode_record, encode_record
 from celeriac.worker.assembly import Parts, Show, Worker
+from celeriac.worker.limited import Limited
 from celeriac.worker.logs import LogOptions
 from celeriac.worker.options import Plan, WorkerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from celeriac.rules.limit import Limit
 
 QUEUE = QueueSpec(name="celery", exchange="celery", routing_key="celery")
 DEADLINE = 30.0
@@ -97,7 +103,7 @@ class Broker(Faults):
     ) -> None:
         made = {"lang": "py", "task": task, "id": task_id, "retries": 0, **headers}
         properties = {"content_type": "application/json", "content_encoding": "utf-8", "reply_to": "me"}
-        self.put_message(Message(Envelope(BODY, made, properties), Route("", "celery"), attempt, attempt > 0))
+        self.put_message(Message(Envelope(body, made, properties), Route("", "celery"), attempt, attempt > 0))
 
     def put_message(self, message: Message) -> None:
         self.waiting.append(message)
@@ -382,7 +388,10 @@ class FakeTask:
 class Rig:
     """Everything around one worker."""
 
-    def __init__(self, delays: bool = True, commits: bool = False, slots: int = 2, ahead: int = 4, **plan: Any) -> None:
+    def __init__(
+        self, delays: bool = True, commits: bool = False, slots: int = 2, ahead: int = 4,
+        limits: Mapping[str, Sequence[Limit]] | None = None, queue_limits: Any = None, limiter: Any = None, **plan: Any,
+    ) -> None:  # fmt: skip
         self.store = Store(("bottle",) if commits else ("elsewhere",))
         self.broker = Broker(delays, commits, self.store)
         self.executor = ScriptedExecutor(slots, ahead)
@@ -400,6 +409,13 @@ class Rig:
                 FakeTask("app.hourly", rate_limit="1/h"),
             )
         }
+        parameters = Parameters(positional=("tenant", "number"))
+        for name, some in (limits or {}).items():
+            bound = bind(some, name, f"task/{name}", lambda: parameters)
+            self.tasks[name] = FakeTask(name, limits=bound, parameters=parameters)
+            self.executor.script[name] = lambda _: None
+        self.limited = Limited(self.tasks, queue_limits, DEFAULT_LIMITS)  # type: ignore[arg-type]  # fakes
+        self.limiter = limiter or (MemoryLimiter(f"memory://{id(self)}", None, SYSTEM_CLOCK) if self.limited else None)
         self.executor.script["app.slow"] = lambda _: None
         self.executor.script["app.early"] = lambda _: None
         defaults: dict[str, Any] = {
@@ -415,7 +431,10 @@ class Rig:
         tasks: Any = self.tasks
         transport: Any = self.broker
         store: Any = self.store
-        return Parts(self.plan, tasks, self.executor, transport, store, DEFAULT_LIMITS, SYSTEM_CLOCK)
+        return Parts(
+            self.plan, tasks, self.executor, transport, store, DEFAULT_LIMITS, SYSTEM_CLOCK, None, self.limited,
+            self.limiter,
+        )  # fmt: skip
 
     def _show(self) -> Show:
         options = WorkerOptions(hostname="w1@here", queues=(QUEUE,))

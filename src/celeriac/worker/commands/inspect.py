@@ -135,6 +135,12 @@ def scheduled(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
     return shapes.scheduled(state)
 
 
+@command("inspect")
+def limits(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
+    """List the limits of the whole cluster that tasks wait for here, or have permits of."""
+    return shapes.limits(state)
+
+
 @command("inspect", alias="dump_revoked")
 def revoked(state: WorkerState, **_: Any) -> list[str]:
     """List the ids of tasks that are not to run any more."""
@@ -170,8 +176,8 @@ def query_task(state: WorkerState, ids: str | Sequence[str], **_: Any) -> dict[s
     running, waiting = shapes.sorted_by_progress(state)
     working = shapes.in_work(state)
     found: dict[str, list[Any]] = {}
-    for kind, claims in (("scheduled", [claim for _, claim in state.claims.later()]), ("reserved", waiting),
-                         ("active", running)):  # fmt: skip
+    later = [claim for _, claim in state.claims.later()] + [claim for _, claim, _ in shapes.lined(state)]
+    for kind, claims in (("scheduled", later), ("reserved", waiting), ("active", running)):
         for claim in claims:
             if claim.id in wanted:
                 found[claim.id] = [kind, shapes.info(state, claim, working)]

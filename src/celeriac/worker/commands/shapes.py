@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,31 @@ def _arguments(claim: Claim, safe: bool) -> tuple[Any, Any]:
 
 
 def scheduled(state: WorkerState) -> list[dict[str, Any]]:
-    return [
+    """What waits here for its time, and what waits for a limit, which is named."""
+    found: list[dict[str, Any]] = [
         {"eta": datetime.fromtimestamp(until, UTC).isoformat(), "priority": 6, "request": info(state, claim, {})}
         for until, claim in state.claims.later()[:MOST_SHOWN]
+    ]
+    offset = state.clock.time() - state.clock.monotonic()
+    for at, claim, key in lined(state)[: MOST_SHOWN - len(found)]:
+        until = datetime.fromtimestamp(offset + max(at, state.clock.monotonic()), UTC).isoformat()
+        found.append({"eta": until, "priority": 6, "request": info(state, claim, {}), "limit": key})
+    return found
+
+
+def lined(state: WorkerState) -> list[tuple[float, Claim, str]]:
+    """What waits here for a limit."""
+    return [] if state.gate is None else state.gate.lined()
+
+
+def limits(state: WorkerState) -> list[dict[str, Any]]:
+    """The counters that were full here of late, and those of which this worker has permits."""
+    if state.gate is None:
+        return []
+    waiting = Counter(key for _, _, key in state.gate.lined())
+    return [
+        {"key": key, "waiting": waiting[key], "sent_back": line.sent_back, "held": held}
+        for key, line, held in state.gate.keys()[:MOST_SHOWN]
     ]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from celeriac.worker.autoscale import Autoscaler
     from celeriac.worker.claims import Claims, TaskFacts
     from celeriac.worker.events import Events
+    from celeriac.worker.gate import Gate
     from celeriac.worker.lane import Lane
     from celeriac.worker.options import Plan
     from celeriac.worker.pacing import Pacing
@@ -63,6 +64,7 @@ class WorkerState(msgspec.Struct, kw_only=True, gc=True):
     find_queue: Callable[[str], QueueSpec]
     stop: Callable[[], None] = lambda: None
     autoscaler: Autoscaler | None = None  #: None: the pool keeps its size
+    gate: Gate | None = None  #: None: there are no limits over all workers
     #: None: nobody keeps what is revoked for workers that are down
     revocations: RevocationWatch | None = None
     store: ResultStore | None = None

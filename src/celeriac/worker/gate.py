@@ -1,0 +1,427 @@
+"""Lets limited tasks through, as many as all limits of the cluster allow: asked before dispatch, a batch at a time.
+
+A message that may not start takes no slot and no prefetch: it waits in line here if its turn comes soon, else at the
+broker (``lines.py`` says which). Permits are leased; they are renewed for what runs, given back as tasks end, and come
+back by themselves when this worker dies. While the store does not answer, nothing limited starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections import deque
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+from celeriac import telemetry
+from celeriac.errors import BackendError, OperationalError
+from celeriac.rules.counting import Demand, Granted, Need, Refused, Unasked
+from celeriac.rules.retry import reconnect_delay
+from celeriac.worker.lines import LINES, PATIENCE, Applicant, Line
+from celeriac.worker.permits import HeldPermits, permits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from celeriac.clock import Clock
+    from celeriac.executors.base import Executor
+    from celeriac.limiters.base import Answer, Limiter, Permit
+    from celeriac.worker.admit import Admission
+    from celeriac.worker.claims import Claim, Claims
+    from celeriac.worker.dispatch import Dispatch
+    from celeriac.worker.lane import Lane
+    from celeriac.worker.limited import Limited
+
+logger = logging.getLogger("celeriac.worker")
+
+#: the most starts that one question is about
+_BATCH = 256
+#: seconds between two looks at who has expired, or gone without a word
+_SWEEP = 1.0
+#: seconds between two words about one key
+_TELL = 60.0
+#: keys that are remembered
+_KEYS = 10_000
+#: seconds that the last permits may take to be given back when the worker ends
+_LAST = 5.0
+#: what those wait for who could not be asked for: seconds between them are those of a store that is back
+_STORE = Need("the store", interval=0.02)
+
+
+class Gate:
+    """A service. Owns whatever is limited and has not started; ``claims.gated`` says who is still wanted."""
+
+    name = "limits"
+
+    def __init__(
+        self, limited: Limited, limiter: Limiter, claims: Claims, dispatch: Dispatch, executor: Executor,
+        admission: Admission, lane: Lane, lease: float, mark: str, clock: Clock, random: Random,
+    ) -> None:  # fmt: skip
+        self._limited = limited
+        self._limiter = limiter
+        self._claims = claims
+        self._dispatch = dispatch
+        self._executor = executor
+        self._admission = admission
+        self._lane = lane
+        self._lease = lease
+        self._mark = mark  #: tells this worker's holders from those of others, also of one before it of the same name
+        self._clock = clock
+        self._random = random
+        self._wake = asyncio.Event()
+        #: in order of arrival, not asked for yet
+        self._fresh: deque[Applicant] = deque()
+        #: those that are being asked for
+        self._asking: list[Applicant] = []
+        self._lines: dict[str, Line] = {}
+        #: while the store does not answer, all wait here
+        self._closed = Line(_STORE, clock.monotonic())
+        #: the lines in which somebody waits, and when to look at them again
+        self._busy: dict[str, Line] = {}
+        self._due_at = inf
+        self._permits = HeldPermits(claims, lease, clock.monotonic())
+        self._starts = 0
+        self._swept_at = clock.monotonic()
+        self._failures = 0
+        self._told_at: float | None = None
+        self.granted = self.sent_back = 0
+
+    # ── what the others tell ─────────────────────────────────────────────────────────────────────────────────────
+
+    def wake(self) -> None:
+        """There is somebody new, or room."""
+        self._wake.set()
+
+    def ended(self, claims: Sequence[Claim]) -> None:
+        """These tasks have ended: their permits are free before their results are written."""
+        self._note_freed(self._permits.ended(claims))
+
+    def _note_freed(self, freed: Sequence[Permit]) -> None:
+        """Whoever waits for one of these may have it at once."""
+        if not freed:
+            return
+        now = self._clock.monotonic()
+        for permit in freed:
+            line = self._lines.get(permit.key)
+            if line is not None:
+                line.freed(now)
+                self._due_at = now
+        self._wake.set()
+
+    # ── the service ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, started: Callable[[], None]) -> None:
+        await self._greet()
+        started()
+        while True:
+            self._wake.clear()
+            now = self._clock.monotonic()
+            await self._take_in()
+            self._sweep(now)
+            batch, quota = self._choose(now)
+            if batch or self._permits.released or self._permits.are_due(now):
+                await self._exchange(batch, quota)
+                await asyncio.sleep(0)
+            else:
+                await self._rest(now)
+
+    async def _greet(self) -> None:
+        """A wrong password is found at the start; a store that is away may come back."""
+        with contextlib.suppress(OperationalError, BackendError):
+            await self._lane.run(partial(self._limiter.renew, (), self._lease))
+
+    async def _rest(self, now: float) -> None:
+        """Until woken, or until something is due."""
+        until = self._swept_at + _SWEEP if self._permits or self._claims.gated else inf
+        if self._room() > 0:  # who makes room, wakes
+            until = min(until, self._due_at)
+        if until == inf:
+            await self._wake.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.001, until - now)):
+                await self._wake.wait()
+
+    async def _take_in(self) -> None:
+        """Newcomers: find out what they need."""
+        while self._claims.newly_gated:
+            claim = self._claims.newly_gated.popleft()
+            if self._claims.gated.get(claim.id) is not claim:
+                continue
+            if self._limited.is_large(claim):
+                needs = await self._lane.run(partial(self._limited.needs_of, claim))
+            else:
+                needs = self._limited.needs_of(claim)
+            self._starts += 1
+            self._fresh.append(Applicant(claim, needs, f"{claim.id}/{self._mark}.{self._starts}"))
+
+    def _room(self) -> int:
+        return 0 if self._dispatch.paused or self._claims.suspects else self._dispatch.room()
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _choose(self, now: float) -> tuple[list[Applicant], int]:
+        """Whom to ask for, and how many of them there is room for."""
+        claims, dispatch = self._claims, self._dispatch
+        dispatch.reserved = 0
+        if not claims.gated:
+            self._fresh.clear()
+            return [], 0
+        if self._failures and now < self._closed.next_at:
+            self._turn_away_all(now)
+            return [], 0
+        if not self._fresh and now < self._due_at:
+            return [], 0
+        room = self._room()
+        here, ready = len(self._fresh) or 1, len(claims.ready)
+        if room <= 0:
+            # the unlimited get the next room, but for a fair share
+            dispatch.reserved = max(1, self._executor.slots * here // (here + ready)) if ready else 0
+            dispatch.on_blocked()
+            return [], 0
+        if ready:
+            room = max(1, room * here // (here + ready))
+        quota = min(room, max(1, 2 * self._executor.slots))
+        batch: list[Applicant] = []
+        self._choose_waiting(batch, room, now)
+        while self._fresh and len(batch) < _BATCH:
+            applicant = self._fresh.popleft()
+            if not self._is_wanted(applicant):
+                continue
+            closed = self._closed_line(applicant, now)
+            if closed is None:
+                batch.append(applicant)
+            else:
+                self._put(applicant, closed, now)
+        return batch, quota
+
+    def _choose_waiting(self, batch: list[Applicant], room: int, now: float) -> None:
+        """Of every line whose time has come, as many as may have a chance; the longest due first."""
+        if now < self._due_at:
+            return
+        for line in sorted((line for line in self._busy.values() if line.next_at <= now), key=_by_time):
+            for _ in range(_BATCH if line is self._closed else line.portion(room)):
+                if len(batch) >= _BATCH * 3 // 4 or not line.waiting:  # newcomers of other keys are not to wait
+                    break
+                applicant = line.waiting.popleft()
+                if self._is_wanted(applicant):
+                    batch.append(applicant)
+        self._note_due()
+
+    def _note_due(self) -> None:
+        for key in [key for key, line in self._busy.items() if not line.waiting]:
+            del self._busy[key]
+        self._due_at = min((line.next_at for line in self._busy.values()), default=inf)
+
+    def _is_wanted(self, applicant: Applicant) -> bool:
+        return self._claims.gated.get(applicant.claim.id) is applicant.claim
+
+    def _closed_line(self, applicant: Applicant, now: float) -> Line | None:
+        for need in applicant.needs:
+            line = self._lines.get(need.key)
+            if line is not None and line.is_closed(now):
+                return line
+        return None
+
+    async def _exchange(self, batch: list[Applicant], quota: int) -> None:
+        """One hop: give back, renew what is due, ask."""
+        released, renewed = self._permits.take_released(), self._permits.take_due(self._clock.monotonic())
+        demands = [Demand(applicant.holder, applicant.needs) for applicant in batch]
+        self._dispatch.promised = quota if batch else 0
+        self._asking = batch
+        try:
+            lapsed, answers = await self._lane.run(
+                partial(_exchange, self._limiter, released, renewed, demands, quota, self._lease)
+            )
+        except Exception as error:
+            # whatever of it was done: giving back again, renewing again and asking again do no harm
+            perhaps_taken = [one for each in batch for one in permits_of(each.needs, each.holder)]
+            self._permits.put_back([*released, *perhaps_taken], renewed, self._clock.monotonic())
+            self._fail(error, batch)
+            if not isinstance(error, OperationalError | BackendError):
+                raise
+            return
+        finally:
+            self._dispatch.promised, self._asking = 0, []
+        self._failures = 0
+        for permit in lapsed:
+            logger.warning("a permit of %s had lapsed while its task ran; more than allowed may have run", permit.key)
+        self._hear(batch, answers)
+
+    def _fail(self, error: Exception, batch: list[Applicant]) -> None:
+        self._failures += 1
+        now = self._clock.monotonic()
+        delay = reconnect_delay(self._failures, self._random)
+        self._closed.next_at = now + delay
+        if self._told_at is None or now - self._told_at >= _TELL:
+            self._told_at = now
+            telemetry.emit(telemetry.LimitsUnavailable(error=str(error), retry_in=delay))
+        for applicant in batch:
+            if self._is_wanted(applicant):
+                self._put(applicant, self._closed, now)
+        self._turn_away_all(now)
+
+    def _turn_away_all(self, now: float) -> None:
+        """Nobody can be asked for: what waits must not keep unlimited tasks from being fetched."""
+        fresh, self._fresh = self._fresh, deque()
+        for applicant in fresh:
+            if self._is_wanted(applicant):
+                self._put(applicant, self._closed, now)
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _hear(self, batch: list[Applicant], answers: Sequence[Answer]) -> None:
+        now = self._clock.monotonic()
+        passing: list[Claim] = []
+        unasked: list[Applicant] = []
+        refused: list[tuple[Applicant, Line]] = []
+        for applicant, answer in zip(batch, answers, strict=True):
+            match answer:
+                case Granted():
+                    if self._is_wanted(applicant):
+                        passing.append(self._pass(applicant, now))
+                    else:
+                        self._permits.released += permits_of(applicant.needs, applicant.holder)
+                case Unasked():
+                    unasked.append(applicant)
+                case Refused(need=index):
+                    line = self._line(applicant.needs[index], now)
+                    line.refused(applicant.needs[index], answer, now)
+                    refused.append((applicant, line))
+        if passing:
+            self.granted += len(passing)
+            self._claims.pass_gate(passing)
+            self._admission.tell_passed(passing)
+        # in reverse, since those who waited before go back to the front
+        for applicant in reversed(unasked):
+            if not self._is_wanted(applicant):
+                continue
+            if applicant.line is None:
+                self._fresh.appendleft(applicant)
+            else:
+                self._put(applicant, applicant.line, now, first=True)
+        for applicant, line in reversed(refused):
+            if applicant.line is not None and self._is_wanted(applicant):
+                self._put(applicant, line, now, first=True)
+        for applicant, line in refused:
+            if applicant.line is None and self._is_wanted(applicant):
+                self._put(applicant, line, now)
+        self._dispatch.pump()
+
+    def _pass(self, applicant: Applicant, now: float) -> Claim:
+        self._permits.add(applicant.claim, permits_of(applicant.needs, applicant.holder))
+        for need in applicant.needs:
+            line = self._lines.get(need.key)
+            if line is not None:
+                line.granted(now)
+        return applicant.claim
+
+    def _line(self, need: Need, now: float) -> Line:
+        line = self._lines.get(need.key)
+        if line is None:
+            if len(self._lines) >= _KEYS:
+                self._forget_idle()
+            line = self._lines[need.key] = Line(need, now)
+        return line
+
+    def _forget_idle(self) -> None:
+        """The older half of those where nobody waits."""
+        idle = sorted((line.used_at, key) for key, line in self._lines.items() if not line.waiting)
+        for _, key in idle[: max(1, len(idle) // 2)]:
+            del self._lines[key]
+
+    def _put(self, applicant: Applicant, line: Line, now: float, *, first: bool = False) -> None:
+        """It may not start now: into the line, or back to the broker."""
+        claims = self._claims
+        if applicant.since is None:
+            applicant.since = now
+        expected = line.expected(now)
+        stays = first or (line.has_room(now) and len(claims.lined) < LINES)
+        if not self._admission.can_send_back or (stays and now - applicant.since < PATIENCE):
+            claims.lined.add(applicant.claim.id)
+            (line.waiting.appendleft if first else line.waiting.append)(applicant)
+            applicant.line = line
+            self._busy[line.need.key] = line
+            self._due_at = min(self._due_at, line.next_at)
+        else:
+            away = line.absence(expected, self._admission.shortest_absence, now, self._random)
+            self.sent_back += 1
+            self._admission.send_back(applicant.claim, self._clock.time() + away)
+        self._tell(applicant, line, now)
+
+    def _tell(self, applicant: Applicant, line: Line, now: float) -> None:
+        line.untold += 1
+        if line is self._closed or (line.told_at is not None and now - line.told_at < _TELL):
+            return
+        telemetry.emit(
+            telemetry.TasksLimited(
+                key=line.need.key, name=applicant.claim.request.task, count=line.untold, wait=line.expected(now)
+            )
+        )
+        line.told_at, line.untold = now, 0
+
+    # ── looking after ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _sweep(self, now: float) -> None:
+        if now < self._swept_at + _SWEEP:
+            return
+        self._swept_at = now
+        self._note_freed(self._permits.sweep())
+        for line in list(self._busy.values()):
+            self._sweep_line(line, now)
+
+    def _sweep_line(self, line: Line, now: float) -> None:
+        kept: deque[Applicant] = deque()
+        late: list[Applicant] = []
+        for applicant in line.waiting:
+            if not self._is_wanted(applicant) or not self._admission.still_runs(applicant.claim):
+                continue
+            over = applicant.since is not None and now - applicant.since >= PATIENCE
+            (late if over and self._admission.can_send_back else kept).append(applicant)
+        line.waiting = kept
+        for applicant in late:
+            self._put(applicant, line, now)
+
+    def lined(self) -> list[tuple[float, Claim, str]]:
+        """Who waits here: (monotonic time at which its line is asked for again, claim, key)."""
+        waiting = itertools.chain(self._asking, *(line.waiting for line in self._busy.values()))
+        return [
+            (applicant.line.next_at, applicant.claim, applicant.line.need.key)
+            for applicant in waiting
+            if applicant.line is not None and self._is_wanted(applicant)
+        ]
+
+    def keys(self) -> list[tuple[str, Line, int]]:
+        """The keys that are or were of late full, and those of which permits are held here: (key, line, permits)."""
+        here = self._permits.counts()
+        found = [(key, line, here.pop(key, 0)) for key, line in self._lines.items()]
+        return found + [(key, Line(Need(key), 0.0), count) for key, count in here.items()]
+
+    async def close(self) -> None:
+        """Nothing runs here any more: give everything back. Leases do it if this can't."""
+        permits = self._permits.take_all()
+        with contextlib.suppress(OperationalError, BackendError, TimeoutError):
+            async with asyncio.timeout(_LAST):
+                if permits:
+                    await self._lane.run(partial(self._limiter.release, permits))
+                await self._lane.run(self._limiter.close)
+        self._lane.close()
+
+
+def _by_time(line: Line) -> float:
+    return line.next_at
+
+
+def _exchange(
+    limiter: Limiter, released: Sequence[Permit], renewed: Sequence[Permit], demands: Sequence[Demand], quota: int,
+    lease: float,
+) -> tuple[Sequence[Permit], Sequence[Answer]]:  # fmt: skip
+    """Blocking; on the lane."""
+    if released:
+        limiter.release(released)
+    lapsed = limiter.renew(renewed, lease) if renewed else ()
+    return lapsed, limiter.take(demands, quota, lease) if demands else ()
