@@ -119,7 +119,7 @@ class Link:
     def send(self, packed: bytes, deadline: float | None = None) -> None:
         """Write what ``pack`` made; as many replies are due as there are commands in it."""
         try:
-            self._limit(deadline)
+            self._limit(deadline, sent=False)
             if len(packed) <= _CHUNK:
                 self._socket.sendall(packed)
                 return
@@ -239,13 +239,13 @@ class Link:
         with contextlib.suppress(ssl.SSLWantReadError):
             self._feed()
 
-    def _limit(self, deadline: float | None) -> None:
+    def _limit(self, deadline: float | None, *, sent: bool = True) -> None:
         timeout = self.patience
         if deadline is not None:
             left = deadline - time.monotonic()
             if left < timeout:
                 if left <= 0:
-                    raise LinkBroken("the time is over", Fault.SLOW, sent=True)
+                    raise LinkBroken("the time is over", Fault.SLOW, sent=sent)
                 # in steps, since telling the socket costs a system call
                 timeout = left if left < 2.0 else int(left * 2.0) / 2.0
         if timeout != self._timeout:
