@@ -44,6 +44,7 @@ class Dispatch:
         self.on_blocked: Callable[[], None] = lambda: None
         #: room kept for limited tasks: those that are being asked for, and those that are to be
         self.promised = self.reserved = 0
+        self.handed = 0  #: claims that were taken from what is ready
         #: told when limited ones may have a chance
         self.on_gated: Callable[[], None] = lambda: None
 
@@ -72,6 +73,7 @@ class Dispatch:
         else:
             pop = ready.popleft
             taken = [pop() for _ in range(room)]
+        self.handed += len(taken)
         for claim in taken:
             if (claim.facts is not None and claim.facts.late) or claim.request.failure is not None:
                 batch.append(claim)

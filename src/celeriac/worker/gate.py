@@ -11,16 +11,16 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
 from celeriac import telemetry
 from celeriac.errors import BackendError, OperationalError
-from celeriac.rules.counting import Demand, Granted, Need, Refused, Unasked
+from celeriac.rules.counting import Demand, Granted, Need, Permit, Refused, Unasked
 from celeriac.rules.retry import reconnect_delay
-from celeriac.worker.lines import LINES, PATIENCE, Applicant, Line
+from celeriac.worker.lines import LINES, PATIENCE, Applicant, Line, Lines
 from celeriac.worker.permits import HeldPermits, permits_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.executors.base import Executor
-    from celeriac.limiters.base import Answer, Limiter, Permit
+    from celeriac.limiters.base import Answer, Limiter
     from celeriac.worker.admit import Admission
     from celeriac.worker.claims import Claim, Claims
     from celeriac.worker.dispatch import Dispatch
@@ -44,12 +44,8 @@ _BATCH = 256
 _SWEEP = 1.0
 #: seconds between two words about one key
 _TELL = 60.0
-#: keys that are remembered
-_KEYS = 10_000
 #: seconds that the last permits may take to be given back when the worker ends
 _LAST = 5.0
-#: what those wait for who could not be asked for: seconds between them are those of a store that is back
-_STORE = Need("the store", interval=0.02)
 
 
 class Gate:
@@ -77,18 +73,14 @@ class Gate:
         self._fresh: deque[Applicant] = deque()
         #: those that are being asked for
         self._asking: list[Applicant] = []
-        self._lines: dict[str, Line] = {}
-        #: while the store does not answer, all wait here
-        self._closed = Line(_STORE, clock.monotonic())
-        #: the lines in which somebody waits, and when to look at them again
-        self._busy: dict[str, Line] = {}
-        self._due_at = inf
+        self._lines = Lines(clock.monotonic())
         self._permits = HeldPermits(claims, lease, clock.monotonic())
         self._starts = 0
         self._swept_at = clock.monotonic()
         self._failures = 0
         self._told_at: float | None = None
-        self.granted = self.sent_back = 0
+        #: tasks that had been handed over when the last limited ones were
+        self._handed = 0
 
     # ── what the others tell ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,12 +96,7 @@ class Gate:
         """Whoever waits for one of these may have it at once."""
         if not freed:
             return
-        now = self._clock.monotonic()
-        for permit in freed:
-            line = self._lines.get(permit.key)
-            if line is not None:
-                line.freed(now)
-                self._due_at = now
+        self._lines.freed(freed, self._clock.monotonic())
         self._wake.set()
 
     # ── the service ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,7 +110,7 @@ class Gate:
             await self._take_in()
             self._sweep(now)
             batch, quota = self._choose(now)
-            if batch or self._permits.released or self._permits.are_due(now):
+            if (batch or self._permits.released or self._permits.are_due(now)) and not self._is_shut(now):
                 await self._exchange(batch, quota)
                 await asyncio.sleep(0)
             else:
@@ -131,14 +118,21 @@ class Gate:
 
     async def _greet(self) -> None:
         """A wrong password is found at the start; a store that is away may come back."""
+        nothing = [Permit("greeting", self._mark)]
         with contextlib.suppress(OperationalError, BackendError):
-            await self._lane.run(partial(self._limiter.renew, (), self._lease))
+            await self._lane.run(partial(self._limiter.release, nothing))
+
+    def _is_shut(self, now: float) -> bool:
+        """Whether the store did not answer a moment ago."""
+        return self._failures > 0 and now < self._lines.closed.next_at
 
     async def _rest(self, now: float) -> None:
         """Until woken, or until something is due."""
-        until = self._swept_at + _SWEEP if self._permits or self._claims.gated else inf
+        until = min(self._swept_at + _SWEEP, self._permits.due_at) if self._permits or self._claims.gated else inf
         if self._room() > 0:  # who makes room, wakes
-            until = min(until, self._due_at)
+            until = min(until, self._lines.due_at)
+        if self._is_shut(now):
+            until = max(min(until, self._lines.closed.next_at), now + 0.01)
         if until == inf:
             await self._wake.wait()
             return
@@ -156,8 +150,11 @@ class Gate:
                 needs = await self._lane.run(partial(self._limited.needs_of, claim))
             else:
                 needs = self._limited.needs_of(claim)
-            self._starts += 1
-            self._fresh.append(Applicant(claim, needs, f"{claim.id}/{self._mark}.{self._starts}"))
+            self._fresh.append(Applicant(claim, needs, self._holder(claim)))
+
+    def _holder(self, claim: Claim) -> str:
+        self._starts += 1
+        return f"{claim.id}/{self._mark}.{self._starts}"
 
     def _room(self) -> int:
         return 0 if self._dispatch.paused or self._claims.suspects else self._dispatch.room()
@@ -171,56 +168,65 @@ class Gate:
         if not claims.gated:
             self._fresh.clear()
             return [], 0
-        if self._failures and now < self._closed.next_at:
+        if self._is_shut(now):
             self._turn_away_all(now)
             return [], 0
-        if not self._fresh and now < self._due_at:
+        if not self._fresh and now < self._lines.due_at:
             return [], 0
         room = self._room()
         here, ready = len(self._fresh) or 1, len(claims.ready)
         if room <= 0:
-            # the unlimited get the next room, but for a fair share
-            dispatch.reserved = max(1, self._executor.slots * here // (here + ready)) if ready else 0
+            if ready:  # the unlimited get the next room, but for a fair share
+                share = self._executor.slots * here // (here + ready)
+                dispatch.reserved = share or int(dispatch.handed > self._handed)
             dispatch.on_blocked()
             return [], 0
         if ready:
             room = max(1, room * here // (here + ready))
-        quota = min(room, max(1, 2 * self._executor.slots))
         batch: list[Applicant] = []
-        self._choose_waiting(batch, room, now)
+        asked: Counter[str] = Counter()  #: permits, by counter
+        self._choose_waiting(batch, asked, room, now)
+        later: list[Applicant] = []
         while self._fresh and len(batch) < _BATCH:
             applicant = self._fresh.popleft()
             if not self._is_wanted(applicant):
                 continue
             closed = self._closed_line(applicant, now)
-            if closed is None:
-                batch.append(applicant)
-            else:
+            if closed is not None:
                 self._put(applicant, closed, now)
-        return batch, quota
+            elif all(self._left(need, asked) > 0 for need in applicant.needs):
+                _add(applicant, batch, asked)
+            else:
+                later.append(applicant)
+        self._fresh.extendleft(reversed(later))
+        return batch, min(room, len(batch))
 
-    def _choose_waiting(self, batch: list[Applicant], room: int, now: float) -> None:
+    def _choose_waiting(self, batch: list[Applicant], asked: Counter[str], room: int, now: float) -> None:
         """Of every line whose time has come, as many as may have a chance; the longest due first."""
-        if now < self._due_at:
-            return
-        for line in sorted((line for line in self._busy.values() if line.next_at <= now), key=_by_time):
-            for _ in range(_BATCH if line is self._closed else line.portion(room)):
+        for line in self._lines.due(now):
+            portion = _BATCH if line is self._lines.closed else min(line.portion(room), self._left(line.need, asked))
+            if portion <= 0:
+                line.await_free(now)
+            for _ in range(portion):
                 if len(batch) >= _BATCH * 3 // 4 or not line.waiting:  # newcomers of other keys are not to wait
                     break
                 applicant = line.waiting.popleft()
                 if self._is_wanted(applicant):
-                    batch.append(applicant)
-        self._note_due()
+                    _add(applicant, batch, asked)
+        self._lines.note_due()
 
-    def _note_due(self) -> None:
-        for key in [key for key, line in self._busy.items() if not line.waiting]:
-            del self._busy[key]
-        self._due_at = min((line.next_at for line in self._busy.values()), default=inf)
+    def _left(self, need: Need, asked: Counter[str]) -> int:
+        """How many more may be asked for now. What waits in a child for a slot has its permit already, and other
+        workers are to have some as well; who is left over for that waits for a slot as everybody does."""
+        if not need.most:
+            return _BATCH
+        return max(2 * self._executor.slots, need.most // 4) - self._permits.counts[need.key] - asked[need.key]
 
     def _is_wanted(self, applicant: Applicant) -> bool:
         return self._claims.gated.get(applicant.claim.id) is applicant.claim
 
     def _closed_line(self, applicant: Applicant, now: float) -> Line | None:
+        """The line that a newcomer has to wait in without being asked for."""
         for need in applicant.needs:
             line = self._lines.get(need.key)
             if line is not None and line.is_closed(now):
@@ -237,8 +243,8 @@ class Gate:
             lapsed, answers = await self._lane.run(
                 partial(_exchange, self._limiter, released, renewed, demands, quota, self._lease)
             )
-        except Exception as error:
-            # whatever of it was done: giving back again, renewing again and asking again do no harm
+        except BaseException as error:
+            # whatever of it was done, or is being done: giving back again and renewing again do no harm
             perhaps_taken = [one for each in batch for one in permits_of(each.needs, each.holder)]
             self._permits.put_back([*released, *perhaps_taken], renewed, self._clock.monotonic())
             self._fail(error, batch)
@@ -252,17 +258,21 @@ class Gate:
             logger.warning("a permit of %s had lapsed while its task ran; more than allowed may have run", permit.key)
         self._hear(batch, answers)
 
-    def _fail(self, error: Exception, batch: list[Applicant]) -> None:
+    def _fail(self, error: BaseException, batch: list[Applicant]) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            return  # the worker ends
         self._failures += 1
         now = self._clock.monotonic()
         delay = reconnect_delay(self._failures, self._random)
-        self._closed.next_at = now + delay
+        self._lines.closed.next_at = now + delay
         if self._told_at is None or now - self._told_at >= _TELL:
             self._told_at = now
             telemetry.emit(telemetry.LimitsUnavailable(error=str(error), retry_in=delay))
         for applicant in batch:
+            # another name, so that giving back what it may have got, late, does not take what it will get
+            applicant.holder = self._holder(applicant.claim)
             if self._is_wanted(applicant):
-                self._put(applicant, self._closed, now)
+                self._put(applicant, self._lines.closed, now)
         self._turn_away_all(now)
 
     def _turn_away_all(self, now: float) -> None:
@@ -270,7 +280,7 @@ class Gate:
         fresh, self._fresh = self._fresh, deque()
         for applicant in fresh:
             if self._is_wanted(applicant):
-                self._put(applicant, self._closed, now)
+                self._put(applicant, self._lines.closed, now)
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,11 +299,10 @@ class Gate:
                 case Unasked():
                     unasked.append(applicant)
                 case Refused(need=index):
-                    line = self._line(applicant.needs[index], now)
+                    line = self._lines.of(applicant.needs[index], now)
                     line.refused(applicant.needs[index], answer, now)
                     refused.append((applicant, line))
         if passing:
-            self.granted += len(passing)
             self._claims.pass_gate(passing)
             self._admission.tell_passed(passing)
         # in reverse, since those who waited before go back to the front
@@ -311,6 +320,8 @@ class Gate:
             if applicant.line is None and self._is_wanted(applicant):
                 self._put(applicant, line, now)
         self._dispatch.pump()
+        if passing:
+            self._handed = self._dispatch.handed
 
     def _pass(self, applicant: Applicant, now: float) -> Claim:
         self._permits.add(applicant.claim, permits_of(applicant.needs, applicant.holder))
@@ -319,20 +330,6 @@ class Gate:
             if line is not None:
                 line.granted(now)
         return applicant.claim
-
-    def _line(self, need: Need, now: float) -> Line:
-        line = self._lines.get(need.key)
-        if line is None:
-            if len(self._lines) >= _KEYS:
-                self._forget_idle()
-            line = self._lines[need.key] = Line(need, now)
-        return line
-
-    def _forget_idle(self) -> None:
-        """The older half of those where nobody waits."""
-        idle = sorted((line.used_at, key) for key, line in self._lines.items() if not line.waiting)
-        for _, key in idle[: max(1, len(idle) // 2)]:
-            del self._lines[key]
 
     def _put(self, applicant: Applicant, line: Line, now: float, *, first: bool = False) -> None:
         """It may not start now: into the line, or back to the broker."""
@@ -343,19 +340,15 @@ class Gate:
         stays = first or (line.has_room(now) and len(claims.lined) < LINES)
         if not self._admission.can_send_back or (stays and now - applicant.since < PATIENCE):
             claims.lined.add(applicant.claim.id)
-            (line.waiting.appendleft if first else line.waiting.append)(applicant)
-            applicant.line = line
-            self._busy[line.need.key] = line
-            self._due_at = min(self._due_at, line.next_at)
+            self._lines.join(applicant, line, first)
         else:
             away = line.absence(expected, self._admission.shortest_absence, now, self._random)
-            self.sent_back += 1
             self._admission.send_back(applicant.claim, self._clock.time() + away)
         self._tell(applicant, line, now)
 
     def _tell(self, applicant: Applicant, line: Line, now: float) -> None:
         line.untold += 1
-        if line is self._closed or (line.told_at is not None and now - line.told_at < _TELL):
+        if line is self._lines.closed or (line.told_at is not None and now - line.told_at < _TELL):
             return
         telemetry.emit(
             telemetry.TasksLimited(
@@ -371,7 +364,7 @@ class Gate:
             return
         self._swept_at = now
         self._note_freed(self._permits.sweep())
-        for line in list(self._busy.values()):
+        for line in self._lines.busy():
             self._sweep_line(line, now)
 
     def _sweep_line(self, line: Line, now: float) -> None:
@@ -388,7 +381,7 @@ class Gate:
 
     def lined(self) -> list[tuple[float, Claim, str]]:
         """Who waits here: (monotonic time at which its line is asked for again, claim, key)."""
-        waiting = itertools.chain(self._asking, *(line.waiting for line in self._busy.values()))
+        waiting = itertools.chain(self._asking, *(line.waiting for line in self._lines.busy()))
         return [
             (applicant.line.next_at, applicant.claim, applicant.line.need.key)
             for applicant in waiting
@@ -397,7 +390,7 @@ class Gate:
 
     def keys(self) -> list[tuple[str, Line, int]]:
         """The keys that are or were of late full, and those of which permits are held here: (key, line, permits)."""
-        here = self._permits.counts()
+        here = dict(self._permits.counts)
         found = [(key, line, here.pop(key, 0)) for key, line in self._lines.items()]
         return found + [(key, Line(Need(key), 0.0), count) for key, count in here.items()]
 
@@ -412,8 +405,11 @@ class Gate:
         self._lane.close()
 
 
-def _by_time(line: Line) -> float:
-    return line.next_at
+def _add(applicant: Applicant, batch: list[Applicant], asked: Counter[str]) -> None:
+    batch.append(applicant)
+    for need in applicant.needs:
+        if need.most:
+            asked[need.key] += 1
 
 
 def _exchange(

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from celeriac.rules.counting import Need
+
 if TYPE_CHECKING:
+    from collections.abc import ItemsView, Sequence
     from random import Random
 
-    from celeriac.rules.counting import Need, Refused
+    from celeriac.rules.counting import Permit, Refused
     from celeriac.worker.claims import Claim
 
 #: seconds; what will probably start sooner waits here, so that a turn is used as soon as it comes
@@ -35,6 +39,8 @@ _LONGEST_FOR_TURN, _LONGEST_FOR_PERMIT = 600.0, 60.0
 #: seconds between two permits that come back, as long as nobody knows (a high guess would leave them unused), and over
 #: which their pace is measured
 _GUESS, _WINDOW = 0.01, 0.25
+#: keys that are remembered
+_KEYS = 10_000
 #: messages of one key that are remembered to be away
 _MOST_AWAY = 10_000
 
@@ -89,6 +95,11 @@ class Line:
             found = passed / (served - self._served)
             self._between = found if self._between is None else (self._between + found) / 2
             self._served, self._served_at = served, now
+
+    def await_free(self, now: float) -> None:
+        """Ask again when a permit has been given back here, or after a while."""
+        self.next_at = now + _LONGEST_PAUSE
+        self.used_at = now
 
     def granted(self, now: float) -> None:
         """The store has said yes."""
@@ -146,3 +157,73 @@ class Line:
 
     def count_away(self) -> int:
         return len(self._away)
+
+
+#: what those wait for who could not be asked for: seconds between them are those of a store that is back
+_STORE = Need("the store", interval=0.005)
+
+
+class Lines:
+    """All of them, and which are to be looked at next."""
+
+    def __init__(self, now: float) -> None:
+        self._all: dict[str, Line] = {}
+        #: those in which somebody waits
+        self._busy: dict[str, Line] = {}
+        #: while the store does not answer, all wait here
+        self.closed = Line(_STORE, now)
+        self.due_at = inf  #: when somebody may have a chance
+
+    def get(self, key: str) -> Line | None:
+        return self._all.get(key)
+
+    def of(self, need: Need, now: float) -> Line:
+        """Its line, made where there is none."""
+        line = self._all.get(need.key)
+        if line is None:
+            if len(self._all) >= _KEYS:
+                self._forget_idle()
+            line = self._all[need.key] = Line(need, now)
+        return line
+
+    def _forget_idle(self) -> None:
+        """The older half of those where nobody waits."""
+        idle = sorted((line.used_at, key) for key, line in self._all.items() if not line.waiting)
+        for _, key in idle[: max(1, len(idle) // 2)]:
+            del self._all[key]
+
+    def join(self, applicant: Applicant, line: Line, first: bool) -> None:
+        (line.waiting.appendleft if first else line.waiting.append)(applicant)
+        applicant.line = line
+        self._busy[line.need.key] = line
+        self.due_at = min(self.due_at, line.next_at)
+
+    def freed(self, permits: Sequence[Permit], now: float) -> None:
+        """Whoever waits for one of these may have it at once."""
+        for permit in permits:
+            line = self._all.get(permit.key)
+            if line is not None:
+                line.freed(now)
+                self.due_at = now
+
+    def due(self, now: float) -> list[Line]:
+        """Those that may be asked for, the longest due first."""
+        if now < self.due_at:
+            return []
+        return sorted((line for line in self._busy.values() if line.next_at <= now), key=_by_time)
+
+    def note_due(self) -> None:
+        """Some have been asked for, or asked about."""
+        for key in [key for key, line in self._busy.items() if not line.waiting]:
+            del self._busy[key]
+        self.due_at = min((line.next_at for line in self._busy.values()), default=inf)
+
+    def busy(self) -> list[Line]:
+        return list(self._busy.values())
+
+    def items(self) -> ItemsView[str, Line]:
+        return self._all.items()
+
+
+def _by_time(line: Line) -> float:
+    return line.next_at

@@ -5,6 +5,8 @@ No I/O: says what is to be told to the limiter, and remembers it until that has 
 
 from __future__ import annotations
 
+from collections import Counter
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,6 +38,8 @@ class HeldPermits:
         self._lease = lease
         self._renewed_at = now
         self._holdings: dict[str, _Holding] = {}
+        #: how many are held here, by counter
+        self.counts: Counter[str] = Counter()
         #: to be given back
         self.released: list[Permit] = []
 
@@ -44,8 +48,12 @@ class HeldPermits:
 
     def add(self, claim: Claim, permits: list[Permit]) -> None:
         """It may start."""
+        before = self._holdings.get(claim.id)
+        if before is not None:  # it was given back unstarted, and has come again
+            self._free(before)
         if permits:
             self._holdings[claim.id] = _Holding(claim, permits)
+            self.counts.update(permit.key for permit in permits)
 
     def ended(self, claims: Sequence[Claim]) -> Sequence[Permit]:
         """These do not run any more; the permits that are free by that."""
@@ -72,6 +80,10 @@ class HeldPermits:
     def _free(self, holding: _Holding) -> list[Permit]:
         del self._holdings[holding.claim.id]
         self.released += holding.permits
+        for permit in holding.permits:
+            self.counts[permit.key] -= 1
+            if not self.counts[permit.key]:
+                del self.counts[permit.key]
         return holding.permits
 
     def take_released(self) -> list[Permit]:
@@ -81,7 +93,12 @@ class HeldPermits:
 
     def are_due(self, now: float) -> bool:
         """Whether it is time to renew."""
-        return bool(self._holdings) and now >= self._renewed_at + self._lease / 3
+        return now >= self.due_at
+
+    @property
+    def due_at(self) -> float:
+        """When it is time to renew."""
+        return self._renewed_at + self._lease / 3 if self._holdings else inf
 
     def take_due(self, now: float) -> list[Permit]:
         """What is to be renewed now: everything, or nothing."""
@@ -100,17 +117,11 @@ class HeldPermits:
         """Nothing runs here any more."""
         permits = self.released + self._all()
         self.released, self._holdings = [], {}
+        self.counts.clear()
         return permits
 
     def _all(self) -> list[Permit]:
         return [one for holding in self._holdings.values() for one in holding.permits]
-
-    def counts(self) -> dict[str, int]:
-        """How many are held here, by counter."""
-        found: dict[str, int] = {}
-        for permit in self._all():
-            found[permit.key] = found.get(permit.key, 0) + 1
-        return found
 
 
 def permits_of(needs: Sequence[Need], holder: str) -> list[Permit]:

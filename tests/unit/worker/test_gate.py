@@ -318,7 +318,7 @@ def test_nothing_limited_starts_without_the_store_and_nothing_else_waits(make_ri
             assert not any(request.task == "app.one" for request in rig.executor.taken)
             limiter.is_away = False
             gate = rig.worker.pipeline.gate
-            gate._closed.next_at = gate._due_at = 0.0  # the next try is now
+            gate._lines.closed.next_at = gate._lines.due_at = 0.0  # the next try is now
             gate.wake()
             await rig.until(lambda: rig.executor.running)
             rig.executor.finish(next(iter(rig.executor.running)))
@@ -399,7 +399,7 @@ def test_one_question_for_many_and_none_for_those_behind(make_rig: MakeRig) -> N
             await rig.started("o1")
             rig.executor.finish("o1")
 
-    asyncio.run(story(make_rig(limits=ONE, limiter=limiter)))
+    asyncio.run(story(make_rig(limits=ONE, limiter=limiter, shutdown_grace=0.1)))
 
 
 def test_without_limits_there_is_no_gate(make_rig: MakeRig) -> None:
@@ -439,3 +439,48 @@ def test_limited_and_unlimited_share_a_busy_worker(make_rig: MakeRig) -> None:
         return False
 
     asyncio.run(story(make_rig(limits={"app.many": [Limit(concurrency=50)]}, slots=2, ahead=0)))
+
+
+def test_a_store_that_is_away_is_not_besieged(make_rig: MakeRig) -> None:
+    limiter = Watched()
+
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            rig.broker.put("app.one", task_id="o0")
+            await rig.started("o0")
+            limiter.is_away = True
+            before = len(limiter.calls)
+            rig.executor.finish("o0")  # its permit is to be given back
+            await rig.settled("o0")
+            await asyncio.sleep(0.5)
+            assert len(limiter.calls) - before < 20
+            limiter.is_away = False
+            gate = rig.worker.pipeline.gate
+            gate._lines.closed.next_at = 0.0
+            gate.wake()
+            await rig.until(lambda: limiter.free("task/app.one|0|c", 1) == 1)
+
+    asyncio.run(story(make_rig(limits=ONE, limiter=limiter)))
+
+
+def test_one_slot_is_shared_as_well(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        done: list[str] = []
+        rig.executor.script["app.many"] = lambda request: None
+        async with rig.running():
+            for number in range(20):
+                rig.broker.put("app.slow", task_id=f"s{number}")
+                rig.broker.put("app.many", task_id=f"m{number}")
+            while len(done) < 20:
+                await rig.until(lambda: rig.executor.running)
+                (task_id,) = rig.executor.running
+                done.append(task_id[0])
+                rig.executor.finish(task_id)
+            assert done.count("m") >= 3, done
+            assert done.count("s") >= 3, done
+            rig.executor.script["app.slow"] = rig.executor.script["app.many"] = rig.executor.script["app.add"]
+            for task_id in list(rig.executor.running):
+                rig.executor.finish(task_id)
+            await rig.until(lambda: not rig.broker.waiting and not rig.claims.held)
+
+    asyncio.run(story(make_rig(limits={"app.many": [Limit(concurrency=50)]}, slots=1, ahead=0)))
