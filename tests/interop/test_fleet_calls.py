@@ -103,7 +103,7 @@ def test_time_is_kept(fleet: Place, direction: Direction) -> None:
         assert [found["error"] for found in outcomes[5:]] == ["celery.exceptions.TaskRevokedError"] * late
         for task_id in ids[:2]:
             ((*_, at),) = fleet.notes("mark", task_id)
-            assert began + 1.3 <= at < began + 5.0
+            assert began + 1.3 <= at < began + 20.0
         assert [note[2] for note in fleet.notes("try", ids[4])] == [0, 1]
         assert {note[1] for note in fleet.notes("mark", *ids)} == set(ids[:4])
 
