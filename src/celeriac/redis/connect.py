@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import select
 import socket
 import ssl
 import threading
@@ -23,6 +22,7 @@ import hiredis
 from redis import connection as vendor
 from redis import exceptions
 
+from celeriac.polling import READABLE, poller
 from celeriac.redis.address import Address, Endpoint, Login
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, ReplyError, fault_of
 from celeriac.redis.locate import servers
@@ -76,8 +76,8 @@ class Link:
         #: seconds that the server may be silent when an answer is due
         self.patience = answer_timeout
         self._pending = getattr(self._socket, "pending", None)  # decrypted bytes that no poll would tell of
-        self._poll = select.poll()
-        self._poll.register(self._socket.fileno(), select.POLLIN)
+        self._poll = poller()
+        self._poll.register(self._socket.fileno(), READABLE)
         self._wake: Wake | None = None
         #: messages that came between replies (subscriptions)
         self._pushed: deque[list[Any]] = deque()
@@ -202,7 +202,7 @@ class Link:
     def wake_by(self, wake: Wake) -> None:
         """From now on ``wake.ring()`` makes a :meth:`listen` that waits, or else the next one, return soon."""
         self._wake = wake
-        self._poll.register(wake.fileno(), select.POLLIN)
+        self._poll.register(wake.fileno(), READABLE)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
 
