@@ -44,7 +44,7 @@ def test_they_send(library: str, broker: str, tmp_path: Path, request: pytest.Fi
         url = server.add_vhost(f"green-{library}")
         request.addfinalizer(lambda: server.remove_vhost(f"green-{library}"))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(patch=PATCHES[library]), url, f"green-{library}"], capture_output=True, text=True,
-        timeout=60, check=False, cwd=tmp_path,
+        [sys.executable, "-c", PROGRAM.format(patch=PATCHES[library]), url, f"green-{library}"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
