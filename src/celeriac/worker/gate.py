@@ -20,7 +20,7 @@ from celeriac import telemetry
 from celeriac.errors import BackendError, OperationalError
 from celeriac.rules.counting import Demand, Granted, Need, Permit, Refused, Unasked
 from celeriac.rules.retry import reconnect_delay
-from celeriac.worker.lines import LINES, PATIENCE, Applicant, Line, Lines
+from celeriac.worker.lines import FRONT_PATIENCE, LINES, PATIENCE, Applicant, Line, Lines
 from celeriac.worker.permits import HeldPermits, permits_of
 
 if TYPE_CHECKING:
@@ -338,7 +338,8 @@ class Gate:
             applicant.since = now
         expected = line.expected(now)
         stays = first or (line.has_room(now) and len(claims.lined) < LINES)
-        if not self._admission.can_send_back or (stays and now - applicant.since < PATIENCE):
+        patience = FRONT_PATIENCE if first else PATIENCE
+        if not self._admission.can_send_back or (stays and now - applicant.since < patience):
             claims.lined.add(applicant.claim.id)
             self._lines.join(applicant, line, first)
         else:
@@ -373,7 +374,8 @@ class Gate:
         for applicant in line.waiting:
             if not self._is_wanted(applicant) or not self._admission.still_runs(applicant.claim):
                 continue
-            over = applicant.since is not None and now - applicant.since >= PATIENCE
+            patience = FRONT_PATIENCE if len(kept) < line.need.most else PATIENCE
+            over = applicant.since is not None and now - applicant.since >= patience
             (late if over and self._admission.can_send_back else kept).append(applicant)
         line.waiting = kept
         for applicant in late:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: seconds; what will probably start sooner waits here, so that a turn is used as soon as it comes
 SOON = 5.0
-#: seconds; nobody waits here for longer, whatever was expected
-PATIENCE = 30.0
+#: seconds; nobody waits here for longer, whatever was expected; but those who are next, so that somebody is at hand
+PATIENCE, FRONT_PATIENCE = 30.0, 300.0
 #: messages that wait here for one key, and for all
 LINE, LINES = 200, 1000
 #: seconds between two questions for a permit: the first after a refusal, and the longest
@@ -93,7 +93,8 @@ class Line:
             self._served, self._served_at = served, now
         elif served > self._served and passed >= _WINDOW:
             found = passed / (served - self._served)
-            self._between = found if self._between is None else (self._between + found) / 2
+            # a stall (a worker died with its permits) is no pace
+            self._between = found if self._between is None else (self._between + min(found, 4 * self._between)) / 2
             self._served, self._served_at = served, now
 
     def await_free(self, now: float) -> None:
@@ -125,22 +126,26 @@ class Line:
         away = self._away
         while away and away[0] <= now:
             heappop(away)
-        return max(0.0, self.next_at - now) + (len(self.waiting) + len(away)) * self._spacing(now)
+        return self._next_in(now) + (len(self.waiting) + len(away)) * self._spacing
 
-    def _spacing(self, now: float) -> float:
+    def _next_in(self, now: float) -> float:
+        """Seconds until the next start."""
+        wait = max(0.0, self.next_at - now)
+        if not self.need.most or self._served is None:
+            return wait
+        # none has come back for longer than usual: perhaps for as long again. Then they come as they did before
+        return max(wait, now - self._served_at - _WINDOW - _LONGEST_PAUSE)
+
+    @property
+    def _spacing(self) -> float:
         """Seconds between two starts."""
-        if not self.need.most:
-            return self.need.interval
-        if self._served is None:
-            return _GUESS
-        # when none has come back for longer than usual, they take longer now
-        return max(self._between or _GUESS, now - self._served_at - _WINDOW - _LONGEST_PAUSE)
+        return (self._between or _GUESS) if self.need.most else self.need.interval
 
     def has_room(self, now: float) -> bool:
         """Whether one more may wait here. Those who are away don't count: what is here must never run out, and who
         comes by takes the place."""
         count, most = len(self.waiting), self.need.most
-        expected = max(0.0, self.next_at - now) + count * self._spacing(now)
+        expected = self._next_in(now) + count * self._spacing
         # nobody knows when a permit comes back: as many as may run are at hand, and all until the pace is known
         at_hand = most and (count < most or self._between is None)
         return count < LINE and bool(at_hand or expected <= SOON)

@@ -53,9 +53,12 @@ def test_the_pace_of_all_workers_is_known_from_the_store() -> None:
         line.refused(PERMITS, Refused(0, 0.0, number * 10), number / 2)
     fill(line, 40)
     assert line.expected(5.0) == pytest.approx(40 * 0.05 + line.next_at - 5.0, rel=0.01)
-    # nothing has come back for long: those who have them now take their time
+    # nothing has come back for a minute: it may take as long again, but not a minute for each
     line.refused(PERMITS, Refused(0, 0.0, 100), 65.0)
-    assert line.expected(65.0) > 40 * 50
+    assert 50 < line.expected(65.0) < 70
+    # and the pace after a stall is what it was before, about
+    line.refused(PERMITS, Refused(0, 0.0, 101), 66.0)
+    assert line.expected(66.0) < 10
 
 
 def test_a_store_that_has_begun_anew_is_no_riddle() -> None:
