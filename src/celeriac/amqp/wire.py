@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import ssl
 from typing import TYPE_CHECKING
 
 from celeriac.amqp.errors import ConnectFailed, ConnectionLost, DeadlinePassed, TlsFailed
+from celeriac.polling import READABLE, WRITABLE, Poller, poller
 
 if TYPE_CHECKING:
     from celeriac.amqp.parameters import Parameters
@@ -28,7 +28,7 @@ class Wire:
         os.set_blocking(self._wake_write, False)
         #: whether there may be something to read that no poll tells of
         self.is_secured = isinstance(connected, ssl.SSLSocket)
-        self._reading = self._poller(select.POLLIN)
+        self._reading = self._poller(READABLE)
 
     @classmethod
     def connect(cls, parameters: Parameters, deadline: float, clock: Clock) -> Wire:
@@ -77,8 +77,8 @@ class Wire:
         if self._wake_read < 0:  # closed: the next read says so, and the numbers may be somebody else's by now
             return True
         try:
-            poller = self._poller(select.POLLIN | select.POLLOUT) if writing else self._reading
-            ready = poller.poll(max(0.0, seconds) * 1000)
+            chosen = self._poller(READABLE | WRITABLE) if writing else self._reading
+            ready = chosen.poll(max(0.0, seconds) * 1000)
         except (OSError, ValueError):  # closed meanwhile
             return True
         if self._wake_read not in [number for number, _ in ready]:
@@ -87,11 +87,11 @@ class Wire:
             os.read(self._wake_read, 4096)
         return len(ready) > 1
 
-    def _poller(self, socket_events: int) -> select.poll:
-        poller = select.poll()
-        poller.register(self._socket, socket_events)
-        poller.register(self._wake_read, select.POLLIN)
-        return poller
+    def _poller(self, socket_events: int) -> Poller:
+        made = poller()
+        made.register(self._socket.fileno(), socket_events)
+        made.register(self._wake_read, READABLE)
+        return made
 
     def wake(self) -> None:
         """From any thread."""

@@ -13,7 +13,6 @@ import errno
 import hashlib
 import os
 import secrets
-import select
 import socket
 import stat
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celeriac.errors import SecurityWarning
+from celeriac.polling import READABLE, poller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,10 +173,10 @@ class Bell:
         if listener is None:
             self._fallback.wait(max(0.0, seconds))
             return self.drain()
-        poller = select.poll()
+        ears = poller()
         try:
-            poller.register(listener, select.POLLIN)
-            poller.poll(max(0.0, seconds) * 1000)
+            ears.register(listener.fileno(), READABLE)
+            ears.poll(max(0.0, seconds) * 1000)
         except (OSError, ValueError):  # closed meanwhile
             return b""
         return self.drain()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import select
 import socket
 import ssl
 import threading
@@ -23,6 +22,7 @@ import hiredis
 from redis import connection as vendor
 from redis import exceptions
 
+from celeriac.polling import READABLE, poller
 from celeriac.redis.address import Address, Endpoint, Login
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, ReplyError, fault_of
 from celeriac.redis.locate import servers
@@ -76,8 +76,8 @@ class Link:
         #: seconds that the server may be silent when an answer is due
         self.patience = answer_timeout
         self._pending = getattr(self._socket, "pending", None)  # decrypted bytes that no poll would tell of
-        self._poll = select.poll()
-        self._poll.register(self._socket.fileno(), select.POLLIN)
+        self._poll = poller()
+        self._poll.register(self._socket.fileno(), READABLE)
         self._wake: Wake | None = None
         #: messages that came between replies (subscriptions)
         self._pushed: deque[list[Any]] = deque()
@@ -119,7 +119,7 @@ class Link:
     def send(self, packed: bytes, deadline: float | None = None) -> None:
         """Write what ``pack`` made; as many replies are due as there are commands in it."""
         try:
-            self._limit(deadline)
+            self._limit(deadline, sent=False)
             if len(packed) <= _CHUNK:
                 self._socket.sendall(packed)
                 return
@@ -202,7 +202,7 @@ class Link:
     def wake_by(self, wake: Wake) -> None:
         """From now on ``wake.ring()`` makes a :meth:`listen` that waits, or else the next one, return soon."""
         self._wake = wake
-        self._poll.register(wake.fileno(), select.POLLIN)
+        self._poll.register(wake.fileno(), READABLE)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,13 +239,13 @@ class Link:
         with contextlib.suppress(ssl.SSLWantReadError):
             self._feed()
 
-    def _limit(self, deadline: float | None) -> None:
+    def _limit(self, deadline: float | None, *, sent: bool = True) -> None:
         timeout = self.patience
         if deadline is not None:
             left = deadline - time.monotonic()
             if left < timeout:
                 if left <= 0:
-                    raise LinkBroken("the time is over", Fault.SLOW, sent=True)
+                    raise LinkBroken("the time is over", Fault.SLOW, sent=sent)
                 # in steps, since telling the socket costs a system call
                 timeout = left if left < 2.0 else int(left * 2.0) / 2.0
         if timeout != self._timeout:

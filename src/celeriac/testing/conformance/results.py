@@ -18,7 +18,7 @@ from celeriac.results.waiting import Waiter
 from celeriac.wire.result_record import ResultRecord
 
 #: seconds that one wait may take
-DEADLINE = 20.0
+DEADLINE = 60.0
 _numbers = count(1)
 
 

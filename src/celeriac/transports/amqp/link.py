@@ -110,8 +110,8 @@ class Link:
         """The line, for this thread alone while the context lasts. Errors of the AMQP room come out translated."""
         return Using(self, deadline)
 
-    def acquire(self, deadline: float) -> Line:
-        """What :meth:`line` begins with; :meth:`release` is due if it returns."""
+    def take(self, deadline: float) -> Line:
+        """What :meth:`line` begins with; :meth:`give_back` is due if it returns."""
         if self._pid != os.getpid():
             if self._line is not None:
                 self._line.connection.abandon()
@@ -124,7 +124,7 @@ class Link:
             self._lock.release()
             raise
 
-    def release(self, line: Line, *, is_broken: bool) -> None:
+    def give_back(self, line: Line, *, is_broken: bool) -> None:
         line.used_at = time.monotonic()
         if is_broken:
             self._drop()
@@ -178,13 +178,13 @@ class Using:
 
     def __enter__(self) -> Line:
         try:
-            self._line = self._link.acquire(self._deadline)
+            self._line = self._link.take(self._deadline)
         except (AmqpError, OSError) as error:
             raise operational(error) from error
         return self._line
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._link.release(self._line, is_broken=isinstance(error, ConnectionClosed))
+        self._link.give_back(self._line, is_broken=isinstance(error, ConnectionClosed))
         if isinstance(error, AmqpError | OSError):
             raise operational(error) from error
 

@@ -7,10 +7,10 @@ place (a look that blocks), and everybody looks again a few times a second.
 
 from __future__ import annotations
 
-import select
 import time
 from typing import TYPE_CHECKING
 
+from celeriac.polling import READABLE, Poller, poller
 from celeriac.redis.connect import Wake, pack
 from celeriac.redis.errors import VENDOR_ERRORS, LinkBroken
 
@@ -34,7 +34,7 @@ class Ear:
         self._listening = False
         self._retry_at = 0.0
 
-    def listen(self, command: tuple[Argument, ...], poll: select.poll) -> None:
+    def listen(self, command: tuple[Argument, ...], poll: Poller) -> None:
         """Send the command, unless one is under way or the server could not be reached a moment ago."""
         if self._listening or time.monotonic() < self._retry_at:
             return
@@ -46,12 +46,12 @@ class Ear:
             self.close(poll)
             return
         self._listening = True
-        poll.register(self._link.fileno(), select.POLLIN)
+        poll.register(self._link.fileno(), READABLE)
 
     def fileno(self) -> int:
         return self._link.fileno() if self._listening and self._link is not None else -1
 
-    def hear(self, poll: select.poll) -> None:
+    def hear(self, poll: Poller) -> None:
         """Read the answer that has come; what it says is of no interest."""
         assert self._link is not None
         poll.unregister(self._link.fileno())
@@ -61,7 +61,7 @@ class Ear:
         except LinkBroken:
             self.close()
 
-    def close(self, poll: select.poll | None = None) -> None:
+    def close(self, poll: Poller | None = None) -> None:
         """Also after trouble: whatever it is, the next claim meets it, and it is not tried again for a moment."""
         link, self._link = self._link, None
         listening, self._listening = self._listening, False
@@ -79,9 +79,9 @@ class Sleeper:
         self._tokens = Ear(open_link)
         self._looks = Ear(open_link)
         self._wakes = wakes
-        self._poll = select.poll()
+        self._poll: Poller = poller()
         self._bell = Wake()
-        self._poll.register(self._bell.fileno(), select.POLLIN)
+        self._poll.register(self._bell.fileno(), READABLE)
         self._closed = False
 
     def redirect(self, wakes: list[str]) -> None:
@@ -94,6 +94,10 @@ class Sleeper:
             # no longer than we sleep: a token that goes to somebody who is busy by then is missed by those who are not
             self._tokens.listen(("BZPOPMIN", *self._wakes, max(0.01, round(seconds, 3))), self._poll)
         if look_at is not None:
+            for descriptor, _ in self._poll.poll(0):
+                if descriptor == self._looks.fileno():
+                    # perhaps of what has been claimed since; of anything else the next look tells at once
+                    self._looks.hear(self._poll)
             self._looks.listen(("BLMOVE", look_at, look_at, "RIGHT", "RIGHT", _LOOK), self._poll)
         for descriptor, _ in self._poll.poll(max(0.0, seconds) * 1000):
             if descriptor == self._bell.fileno():

@@ -174,7 +174,7 @@ def test_large_messages_are_taken_few_at_a_time(bench: Any, receive_all: Any) ->
 
 def test_many_at_once_are_more_than_a_stack_holds(bench: Any, receive_all: Any) -> None:
     bench.publish(*numbered("q", range(9000)))
-    consumer = bench.consumer("q")
+    consumer = bench.consumer("q", broker_lease=30.0)
     found = consumer.receive(9000, 5)
     assert numbers(found) == list(range(9000))
     assert not consumer.renew([one.receipt for one in found])

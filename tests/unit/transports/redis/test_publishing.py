@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.errors import PublishRejected
+from celeriac.errors import BrokerUnavailable, PublishRejected
 from celeriac.redis.keys import Keys
 from celeriac.testing.conformance.transport import message, numbered
 from celeriac.transports.base import Envelope, Outgoing, Route
@@ -71,11 +71,21 @@ def test_what_is_begun_is_stored_before_anybody_waits(bench: Any, publisher: Any
 
 
 def test_an_answer_that_is_there_counts_however_late_it_is_fetched(bench: Any, publisher: Any) -> None:
-    end = publisher.begin([message("q")], time.monotonic() + 0.01)
+    publisher.publish([message("q")], far())  # now there is a connection
+    deadline = time.monotonic() + 1.0
+    end = publisher.begin([message("q")], deadline)
     ends = far()
-    while bench.link.call("LLEN", "q") == 0 or time.monotonic() < ends - 29.9:
+    while bench.link.call("LLEN", "q") < 2 or time.monotonic() <= deadline:
         assert time.monotonic() < ends
+        time.sleep(0.02)
     end()
+
+
+def test_nothing_is_sent_when_the_time_is_over(bench: Any, publisher: Any) -> None:
+    publisher.publish([message("q")], far())
+    with pytest.raises(BrokerUnavailable):
+        publisher.publish([message("q")], time.monotonic() - 1.0)
+    assert bench.link.call("LLEN", "q") == 1
 
 
 def test_one_connection_is_enough(bench: Any) -> None:
