@@ -102,6 +102,8 @@ def test_a_connection_closed_while_idle_is_noticed_before_it_is_used(
     line = transport._publishing._line
     assert line is not None
     until(lambda: server.close_connections())
+    wire = line.connection._wire
+    until(lambda: wire.wait(0))  # what the broker says has arrived
     for _ in range(3):  # each of them would be an error if the connection were used as it is
         publisher.publish([message("q")], within(10))
         time.sleep(0.11)
