@@ -46,7 +46,8 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     #: protocol 1: the body is one mapping, args and embed inside
     protocol: int = 2
     #: The parent's word that the attempt has failed, an exception as data: it is not to be run but concluded, with
-    #: hooks, error callbacks and record, for which the body must be read.
+    #: hooks, error callbacks and record, for which the body must be read. With ``retry_in`` (seconds) it has not
+    #: failed for good but is to be retried.
     failure: dict[str, Any] | None = None
 
     @property
@@ -110,6 +111,8 @@ class Lost(msgspec.Struct, array_like=True, tag=5, gc=False):
     started: bool
     cause: Literal["died", "hard_limit", "revoked", "stopped", "not_started"]
     detail: str  #: ``signal 9 (SIGKILL)``, ``exit status 1``
+    #: False: others ran in that process, and any of them may have been the cause
+    alone: bool = True
 
 
 Outcome = Succeeded | Failed | WantsRetry | Ignored | Rejected | Lost

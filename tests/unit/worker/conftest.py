@@ -14,7 +14,7 @@ import pytest
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import OperationalError
-from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded
+from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded, WantsRetry
 from celeriac.limiters.memory import MemoryLimiter
 from celeriac.rules.limit import bind
 from celeriac.rules.limit_keys import Parameters
@@ -278,12 +278,16 @@ def success(request: Request, sends: Sequence[Outgoing] = ()) -> Succeeded:
     return Succeeded(request.id, record, list(sends), 0.01, "3")
 
 
-def concluded(request: Request) -> Failed:
-    """What a child answers that has called the error callbacks of a task the parent calls failed."""
+def concluded(request: Request) -> Failed | WantsRetry:
+    """What a child answers that has called the error callbacks of a task the parent calls failed, or the hooks of one
+    that is to be retried."""
     assert request.failure is not None
-    record = encode_record(
-        task_id=request.id, status="FAILURE", result=exception_from_wire(request.failure), date_done=None
-    )
+    status = "RETRY" if "retry_in" in request.failure else "FAILURE"
+    error = exception_from_wire(request.failure)
+    record = encode_record(task_id=request.id, status=status, result=error, date_done=None)
+    if status == "RETRY":
+        again = Outgoing(Envelope(b"again", {"id": request.id, "retries": 1}, {}), Route("", "celery"))
+        return WantsRetry(request.id, record, [again], 0.01, "told", "in 180s")
     errback = Outgoing(Envelope(b"errback", {}, {}), Route("", "celery"))
     return Failed(request.id, record, [errback], 0.01, "told", "", False)
 

@@ -337,6 +337,21 @@ def test_a_lost_process_may_count_as_a_retry(make_rig: MakeRig) -> None:
             await rig.settled("t1")
         assert rig.broker.verdicts("t1") == ["ack"]
         assert rig.store.state("t1") == "RETRY"
+        assert rig.executor.concluded == ["t1"]
+        assert [sent.envelope.body for sent in rig.broker.published] == [b"again"]
+
+    asyncio.run(story(make_rig()))
+
+
+def test_a_retry_whose_hooks_cost_another_process_is_sent_all_the_same(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        rig.executor.script["app.resent"] = lambda request: Lost(request.id, True, "died", "signal 9 (SIGKILL)")
+        rig.executor.conclude = lambda request: Lost(request.id, True, "died", "signal 9 (SIGKILL)")
+        async with rig.running():
+            rig.broker.put("app.resent")
+            await rig.settled("t1")
+        assert rig.broker.verdicts("t1") == ["ack"]
+        assert rig.store.state("t1") == "RETRY"
         (sent,) = rig.broker.published
         assert sent.envelope.headers["retries"] == 1
         assert sent.not_before is not None
