@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.rules.acks_table import COMBINATIONS, OUTCOMES, policy_of, row_for
 
 from celeriac.rules.acking import AckPolicy, Fate, after_failure, after_loss, after_reject, after_success
-from tests.unit.rules.acks_table import COMBINATIONS, OUTCOMES, policy_of, row_for
 
 TOLD = {
     Fate.ACK: "ack", Fate.RETRY: "ack", Fate.RELEASE: "release", Fate.RELEASE_COUNTED: "release counted",

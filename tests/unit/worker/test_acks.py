@@ -7,12 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.rules.acks_table import COMBINATIONS, OUTCOMES, Row, row_for
+from tests.unit.worker.conftest import FakeTask, success
 
 from celeriac.executors.base import Failed, Ignored, Lost, Outcome, Rejected, Request, WantsRetry
 from celeriac.transports.base import Envelope, Outgoing, Route
 from celeriac.wire.result_record import encode_record
-from tests.unit.rules.acks_table import COMBINATIONS, OUTCOMES, Row, row_for
-from tests.unit.worker.conftest import FakeTask, success
 
 if TYPE_CHECKING:
     from collections.abc import Callable
