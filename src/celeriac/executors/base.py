@@ -241,6 +241,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     start_method: Literal["fork", "spawn"] = "fork"
     #: at most this many requests are handed to a child beyond its slots, and only while its tasks are short
     look_ahead: int = 256
+    #: of every task that has none of its own, in seconds; for executors that have to refuse one
+    hard_limit: float | None = None
     #: seconds between the soft and the hard end of a task that is made to stop
     kill_grace: float = 3.0
     #: a shortened repr of results, for logs and events, is only made when somebody reads it

@@ -117,6 +117,7 @@ def build_worker(
         start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
         start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
         look_ahead=numbers.look_ahead,
+        hard_limit=options.time_limit,
         show_results=shows_results,
         logs=log_options,
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
