@@ -86,7 +86,7 @@ def _held_for(history: History, seconds: float) -> checkers.Check:
 
 
 class Ordeal(NamedTuple):
-    """One task that outlasts its limit, and its documented end in each pool: docs/explanation/time-limits.md."""
+    """One task that outlasts its limit, and its documented end in each pool: docs/reference/time-limits.md."""
 
     task: str
     how: str
