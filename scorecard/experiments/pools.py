@@ -36,7 +36,7 @@ def gil_hog(lab: Lab) -> None:
     Not beside solo's: it is the one pool whose tasks can hold up the worker itself, as its documentation says. What it
     loses comes back to it, and must not start again.
     """
-    lease = lab.size(3.0, 10.0)
+    lease = lab.size(3.0, 6.0)
     fleet = {
         pool: [
             lab.worker(
@@ -50,7 +50,7 @@ def gil_hog(lab: Lab) -> None:
     producers = [
         producer
         for pool in fleet
-        for how in lab.size(["call"], ["call", "regex"])
+        for how in (["call", "regex"] if pool == "threads" and not lab.quick else ["call"])
         for producer in lab.produce(
             1, task="lab.hold", queue=pool, limit=10.0, kwargs={"seconds": 3 * lease, "how": how}
         )
@@ -221,11 +221,12 @@ def _idle_slots(history: History, pools: list[str]) -> Iterator[str]:
 
 def _solo_refuses(lab: Lab) -> tuple[bool, str]:
     said = []
-    for name, more, settings in (
-        ("by-setting", (), {"task_time_limit": 5.0}),
-        ("by-option", ("--time-limit", "5"), {}),
-    ):
-        worker = lab.worker(name, pool="solo", concurrency=1, wait=0.0, more=more, **settings)
+    asked: list[tuple[str, tuple[str, ...], float | None]] = [
+        ("by-setting", (), 5.0),
+        ("by-option", ("--time-limit", "5"), None),
+    ]
+    for name, more, limit in asked:
+        worker = lab.worker(name, pool="solo", concurrency=1, wait=0.0, more=more, task_time_limit=limit)
         status = worker.wait(lab.left(20.0))
         said.append(status not in (0, None) and "solo cannot enforce hard time limits" in worker.words())
         if status is None:
