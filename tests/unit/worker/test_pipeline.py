@@ -267,6 +267,30 @@ def test_a_task_that_costs_every_process_is_dead_after_the_budget(make_rig: Make
     asyncio.run(story(make_rig()))
 
 
+def test_a_victim_of_its_neighbours_is_run_alone_before_it_is_given_up(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        def script(request: Request) -> Any:
+            if request.delivery <= 3:  # each time the process had others in it
+                return Lost(request.id, True, "died", "signal 11 (SIGSEGV)", alone=False)
+            return None
+
+        rig.executor.script["app.add"] = script
+        async with rig.running():
+            rig.broker.put()
+            await rig.until(lambda: [request.delivery for request in rig.executor.taken] == [1, 2, 3, 4])
+            rig.broker.put("app.slow", "other")
+            await rig.until(lambda: len(rig.broker.held) == 2)
+            assert set(rig.executor.running) == {"t1"}
+            rig.executor.finish("t1")
+            await rig.started("other")
+            rig.executor.finish("other")
+            await rig.settled("other")
+        assert rig.broker.log[:4] == [("release", "t1", "counted")] * 3 + [("ack", "t1", "")]
+        assert rig.store.state("t1") == "SUCCESS"
+
+    asyncio.run(story(make_rig()))
+
+
 def test_poison_from_elsewhere_does_not_even_start(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():
