@@ -29,7 +29,7 @@ def _pools() -> list[str]:
 # ── 20 ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@experiment(20, "GIL hog", brokers=("sqlite", "redis", "rabbitmq"), quick=75, full=300, peers=())
+@experiment(20, "GIL hog", brokers=("sqlite", "redis", "rabbitmq"), quick=120, full=400, peers=())
 def gil_hog(lab: Lab) -> None:
     """C code keeps the interpreter's lock for three leases. Beside each worker another one waits for what it loses.
 
@@ -107,13 +107,13 @@ _ORDEALS = [
 ]
 _LIMIT = 0.4
 _ERROR = {"soft": "SoftTimeLimitExceeded", "hard": "TimeLimitExceeded"}
-#: what may be opened later than the baseline is taken, once: a connection for an answer, say. Fewer than there are kills
+#: what may be opened once, after the baseline was taken: a connection for an answer, say. Fewer than there are kills
 _SPARE = {"processes": 0, "files": 3, "threads": 1}
 #: the first number of what is sent to a pool
 _BLOCK = 1_000_000
 
 
-@experiment(34, "Time limits everywhere", brokers=("sqlite", "redis", "rabbitmq"), quick=100, full=400, peers=())
+@experiment(34, "Time limits everywhere", brokers=("sqlite", "redis", "rabbitmq"), quick=180, full=600, peers=())
 def time_limits(lab: Lab) -> None:
     """Tasks that outlast their limits in every way, then many hard kills; afterwards everything is as it was before."""
     kills = lab.size(4, 60)
