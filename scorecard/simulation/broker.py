@@ -244,17 +244,19 @@ class SimulatedConsumer:
 
         def take() -> list[Delivery]:
             until = self.world.wall + (self.transport.lease if self.transport.kind == "lease" else 1e9)
-            found.extend(self.transport.queues.take(self.host, self.queues, limit, until))
+            if not self.is_closed:
+                found.extend(self.transport.queues.take(self.host, self.queues, limit, until))
+                self.held.update(delivery.receipt for delivery in found)
             return found
 
         try:
             await self.call("receive", take)
         except OperationalError:
             for delivery in found:
-                self.transport.queues.holdings[delivery.receipt].was_lost = True
+                holding = self.transport.queues.holdings.get(delivery.receipt)
+                if holding is not None:
+                    holding.was_lost = True
             raise
-        finally:
-            self.held.update(delivery.receipt for delivery in found)
         return found
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Receipt]:

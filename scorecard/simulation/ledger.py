@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -69,9 +69,8 @@ class Ledger:
         self.starts = 0
         self.starts_of: dict[str, list[float]] = defaultdict(list)  #: task → times
 
-    def _break(self, name: str, text: str) -> None:
-        self._world.note("ledger", "BROKEN", f"{name}: {text}")
-        raise Broken(f"{name}: {text}")
+    def _break(self, name: str, text: str) -> NoReturn:
+        self._world.end(Broken(f"{name}: {text}"))
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -120,6 +119,12 @@ class Ledger:
         if not job.ends or job.ends[-1] != (status, value):
             job.ends.append((status, value))
 
+    def handed_over(self, request: Request, host: Host) -> None:
+        """The engine gives it to the pool."""
+        job, clock = self.jobs.get(request.id), min(self._world.wall, host.time())
+        if job is not None and job.expires and clock > job.expires + HAIR and request.failure is None:
+            self._break("I13", f"{job.id} is handed over on {host.name} {clock - job.expires:.2f} s after it expired")
+
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def started(self, request: Request, host: Host) -> Run:
@@ -128,7 +133,6 @@ class Ledger:
         job = self.jobs.get(request.id)
         if job is None or (job.fate == "fail" and not self.copies[attempt]):
             self._break("I0", f"{attempt} runs on {host.name} and was never sent")
-        assert job is not None
         if (host.name, request.id) in self.at_work:
             self._break("I5", f"{attempt} runs twice at one time on {host.name}")
         if host.is_dead:
@@ -143,11 +147,8 @@ class Ledger:
         since = self.known_revoked[host.name].get(request.id)
         if since is not None and now > since + HAIR:
             self._break("I9", f"{attempt} starts on {host.name}, which knew since {since:.2f} that it is revoked")
-        clock = min(world.wall, host.time())
         if job.eta and not attempt[1] and max(world.wall, host.time()) < job.eta - HAIR:
-            self._break("I12", f"{attempt} starts {job.eta - clock:.2f} s early")
-        if job.expires and clock > job.expires + HAIR:
-            self._break("I13", f"{attempt} starts on {host.name} {clock - job.expires:.2f} s after it expired")
+            self._break("I12", f"{attempt} starts {job.eta - world.wall:.2f} s early")
         self.starts += 1
         self.starts_of[request.task].append(now)
         run = Run(attempt=attempt, host=host, began=now)

@@ -78,6 +78,8 @@ class SimulatedPool:
     def submit(self, batch: Sequence[Request]) -> None:
         if self._is_stopping:
             raise OperationalError("the pool is stopping")
+        for request in batch:
+            self._world.ledger.handed_over(request, self._host)
         self._waiting.extend(batch)
         self._fill()
 

@@ -365,6 +365,10 @@ class Scene:
         """Raises ``Broken``, or whatever else breaks."""
         try:
             self.world.loop.run_until_complete(self.play())
+        except RuntimeError:  # the loop was stopped
+            if self.world.error is None:
+                raise
+            raise self.world.error from None
         finally:
             self.world.is_over = True
             self.world.loop.abandon()

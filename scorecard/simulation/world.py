@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from datetime import UTC, datetime
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from scorecard.simulation.loop import Killed, Machine, SimulatedLoop
 
@@ -71,6 +72,7 @@ class World:
         self.latency = 0.001
         self.calls = 0
         self.is_over = False
+        self.error: Broken | None = None  #: the first
         self.ledger: Ledger
         self.on_death: Callable[[Host], None] = lambda host: None
 
@@ -128,7 +130,7 @@ class World:
     def _fate(self, host: Host, name: str) -> Fate:
         self.calls += 1
         if self.calls > MOST_CALLS:
-            raise Broken(f"somebody spins: {self.calls} calls, the last a {name} of {host.name}")
+            self.end(Broken(f"somebody spins: {self.calls} calls, the last a {name} of {host.name}"))
         if host.is_dead or self.is_over:
             raise Killed
         if self.loop.time() < host.cut_until:
@@ -146,6 +148,14 @@ class World:
         host.troubled_at = self.loop.time()
         self.note(host.name, "trouble", f"{name} {fate}")
         return fate
+
+    def end(self, error: Broken) -> NoReturn:
+        """The run is over, whoever catches this."""
+        if self.error is None:
+            self.error = error
+            self.note("world", "BROKEN", error)
+            self.loop.call_soon(self.loop.stop, context=Context())
+        raise error
 
     def kill(self, host: Host) -> None:
         """As SIGKILL does."""

@@ -30,7 +30,7 @@ from celeriac.rules.admission import (
     Unknown,
     decide,
 )  # fmt: skip
-from celeriac.rules.claim import DROPPED, advance
+from celeriac.rules.claim import DROPPED, READY, advance
 from celeriac.transports import base as broker
 from celeriac.wire.sealed import Heads, opened
 from celeriac.wire.task_message import normalize, timestamp_of
@@ -101,7 +101,7 @@ class Admission:
                     if decision is not RUN:
                         self._divert(delivery, envelope, decision)
                         continue
-                    claim = _claim(delivery, envelope, tasks[headers["task"]])
+                    claim = self._claim(delivery, envelope, tasks[headers["task"]])
                 except MessageError as error:
                     self._refuse(delivery, Quarantine(str(error)))
                     continue
@@ -122,6 +122,23 @@ class Admission:
             for claim in fresh:
                 if claim.id not in gated:  # of those it is told when they may start: they may come and go until then
                     self._tell_received(claim, now)
+
+    def _claim(self, delivery: Delivery, envelope: Envelope, facts: TaskFacts | None) -> Claim:
+        claim = _claim(delivery, envelope, facts)
+        if envelope.headers.get("expires") is not None:
+            with contextlib.suppress(MessageError):
+                claim.expires = timestamp_of(envelope.headers["expires"])
+                self._claims.may_expire = True
+        return claim
+
+    def unexpired(self, taken: list[Claim]) -> list[Claim]:
+        """Of those that are to start now, the ones whose time is not over; the others are dropped."""
+        now = self._clock.time()
+        over = [claim for claim in taken if claim.expires is not None and claim.expires <= now]
+        for claim in over:
+            self._claims.leave_ready(claim)
+            self._drop(claim, Discard("expired"))
+        return [claim for claim in taken if claim.state == READY] if over else taken
 
     def tell_passed(self, claims: Sequence[Claim]) -> None:
         """Limited ones are to start."""
@@ -217,8 +234,8 @@ class Admission:
         redelivered = claim.request.redelivered or claim.request.delivery > 1
         if claim.id in claims.held:
             claims.add_again(claim, redelivered)
-        elif redelivered:
-            self._settle_dropped(claim, broker.ACK)
+        elif redelivered and (verdict := claims.was_done(claim)) is not None:
+            self._settle_dropped(claim, verdict)
         else:
             claims.held[claim.id] = claim
             claims.add_ready([claim])
@@ -229,7 +246,7 @@ class Admission:
             self._refuse(delivery, decision)
             return
         name = envelope.headers["task"]
-        claim = _claim(delivery, envelope, self._tasks.get(name))
+        claim = self._claim(delivery, envelope, self._tasks.get(name))
         if isinstance(decision, Isolate):
             self._isolate(claim)
         elif isinstance(decision, Hold):

@@ -228,6 +228,7 @@ class Pipeline:
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
+        dispatch.unexpired = self.admission.unexpired
         self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
         self.lamport = LamportClock()
         registry = registry_among(parts.outlet or transport, parts.store)

@@ -61,6 +61,7 @@ class Claim(msgspec.Struct, gc=False):
     verdict: Verdict | None = None
     record: ResultRecord | None = None
     sends: list[Outgoing] | None = None
+    expires: float | None = None  #: seconds since the epoch; not to be started any more then
 
 
 def facts_of(task: Runnable, crash_budget: int, overrides: Mapping[str, float | None]) -> TaskFacts:
@@ -94,8 +95,11 @@ class Claims:
         self._later: list[tuple[float, int, Claim]] = []
         self._later_count = 0
         self._sequence = 0
-        #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
-        self._done: dict[str, int] = {}
+        #: id → retries of attempts that ended here while their message was lost, and what is to become of that: its
+        #: redelivery needs no second run
+        self._done: dict[str, tuple[int, Verdict]] = {}
+        #: whether any message that came here had a time to expire
+        self.may_expire = False
         self.duplicates = 0
         #: how many messages of each task were taken up
         self.totals: Counter[str] = Counter()
@@ -330,6 +334,10 @@ class Claims:
             self.leave_gate(claim)
         return taken
 
+    def leave_ready(self, claim: Claim) -> None:
+        """This one, taken from what is ready, is not to start: out of the table; its state stays."""
+        self._leave(claim.id)
+
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""
         advance(claim, RELEASED)
@@ -368,16 +376,21 @@ class Claims:
     # ── outcomes whose message was lost ─────────────────────────────────────────────────────────────────────────
 
     def remember_done(self, claims: Iterable[Claim]) -> None:
-        """Their outcome is written, their message may come again: it need not run a second time."""
+        """Their outcome is written, their message may come again: it need not run a second time. One that was to be
+        given back is to run again, so there is nothing to remember."""
         for claim in claims:
+            verdict = claim.verdict
+            if verdict is None or isinstance(verdict, Release | Park):
+                continue
             self.duplicates += 1
             if len(self._done) >= _REMEMBERED:
                 del self._done[next(iter(self._done))]
-            self._done[claim.id] = _retries(claim.request)
+            self._done[claim.id] = _retries(claim.request), verdict
 
-    def was_done(self, claim: Claim) -> bool:
+    def was_done(self, claim: Claim) -> Verdict | None:
+        """How to settle a message whose attempt has ended here; None: it has not."""
         done = self._done.get(claim.id) if self._done else None
-        return done is not None and done == _retries(claim.request)
+        return done[1] if done is not None and done[0] == _retries(claim.request) else None
 
 
 def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], bool]) -> list[Claim]:
