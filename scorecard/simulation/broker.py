@@ -72,14 +72,9 @@ class Queues(VolatileEngine):
         return found
 
     def _sweep(self, now: float) -> None:
-        while self._leases and self._leases[0][0] <= now:
-            _, receipt = self._leases[0]
-            held = self._held.get(receipt)
-            if held is not None and held.until > now:
-                break
-            if held is not None:
+        if self._leases and self._leases[0][0] <= now:
+            for receipt in [receipt for receipt, held in self._held.items() if held.until <= now]:
                 self.take_back(receipt, "its lease ran out")
-            super()._sweep(now)
         super()._sweep(now)
 
     def take_back(self, receipt: Receipt, why: str) -> None:

@@ -333,8 +333,9 @@ class Scene:
         await self._leave()
 
     async def _drain(self) -> None:
-        ends = self.world.loop.time() + DRAIN
-        while self.queues.left() or self.ledger.unfinished() or self.ledger.at_work:
+        ends, quiet = self.world.loop.time() + DRAIN, 0
+        while quiet < 3:  # what is acknowledged early is nowhere until it starts
+            quiet = 0 if self.queues.left() or self.ledger.unfinished() or self.ledger.at_work else quiet + 1
             for member in self.members:
                 if member.serving.done() and not member.host.is_dead:
                     raise Broken(f"{member.host.name} has ended: {member.serving.exception()!r}")

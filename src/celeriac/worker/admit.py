@@ -34,7 +34,7 @@ from celeriac.rules.claim import DROPPED, READY, advance
 from celeriac.transports import base as broker
 from celeriac.wire.sealed import Heads, opened
 from celeriac.wire.task_message import normalize, timestamp_of
-from celeriac.worker.claims import Claim
+from celeriac.worker.claims import Claim, was_given_before
 from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
 from celeriac.worker.revoked import Revoked
@@ -231,7 +231,7 @@ class Admission:
     def _meet_again(self, claim: Claim) -> None:
         """A message whose id is held already, or was finished here while its message was lost."""
         claims = self._claims
-        redelivered = claim.request.redelivered or claim.request.delivery > 1
+        redelivered = was_given_before(claim.request)
         if claim.id in claims.held:
             claims.add_again(claim, redelivered)
         elif redelivered and (verdict := claims.was_done(claim)) is not None:

@@ -228,6 +228,7 @@ class Pipeline:
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
+        claims.on_done_before = settle.add_dropped
         dispatch.unexpired = self.admission.unexpired
         self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
         self.lamport = LamportClock()

@@ -15,6 +15,8 @@ import msgspec
 from celeriac.executors.base import Request
 from celeriac.rules.acking import AckPolicy
 from celeriac.rules.claim import (
+    DROPPED,
+    FINISHED,
     HELD,
     LOST,
     PARKED,
@@ -103,6 +105,8 @@ class Claims:
         self.duplicates = 0
         #: how many messages of each task were taken up
         self.totals: Counter[str] = Counter()
+        #: told of a message that waited behind an attempt, and need not run now that this has ended
+        self.on_done_before: Callable[[Claim], None] = lambda _: None
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
         #: whether a claim needs more than room to start (worker/gate.py); None: nothing is limited
@@ -170,13 +174,17 @@ class Claims:
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
 
-        A redelivery of the very attempt that is here gives its receipt to it; anything else (the next attempt of a
-        retry, a second message with the same id) waits behind. So does a message that this worker has just given
-        back and that comes before it has heard so: adopted, it would be given back, and counted, a second time.
+        A redelivery of the very attempt that is here, and whose message was lost, gives its receipt to it; anything
+        else (the next attempt of a retry, a second message with the same id) waits behind. So does a message that this
+        worker has just given back and that comes before it has heard so: adopted, it would be given back, and counted,
+        a second time. And so does one of an attempt that still has its message: that has to be kept and settled, too.
         """
         there = self.held[claim.id]
         given_back = isinstance(there.verdict, Release | Park)
-        if (redelivered or there.state == LOST) and not given_back and _same_attempt(there, claim):
+        is_bereft = there.state == LOST or (
+            redelivered and there.state == FINISHED and there.receipt is None and there.verdict is not None
+        )
+        if is_bereft and not given_back and _same_attempt(there, claim):
             self.duplicates += 1
             there.receipt = claim.receipt
             if there.state == LOST:
@@ -277,12 +285,19 @@ class Claims:
 
     def _promote(self, task_id: str) -> None:
         queue = self._behind[task_id]
-        claim = queue.popleft()
+        while queue:
+            claim = queue.popleft()
+            verdict = self.was_done(claim) if was_given_before(claim.request) else None
+            if verdict is None:
+                advance(claim, READY)
+                self.held[task_id] = claim
+                self._make_ready(claim)
+                break
+            advance(claim, DROPPED)
+            claim.verdict = verdict
+            self.on_done_before(claim)
         if not queue:
             del self._behind[task_id]
-        advance(claim, READY)
-        self.held[task_id] = claim
-        self._make_ready(claim)
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""
@@ -405,6 +420,11 @@ def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], 
 
 def _by_time(entry: tuple[float, int, Claim]) -> tuple[float, int]:
     return entry[:2]
+
+
+def was_given_before(request: Request) -> bool:
+    """Whether the broker has given its message to somebody before, as far as it tells."""
+    return request.redelivered or request.delivery > 1
 
 
 def _retries(request: Request) -> int:
