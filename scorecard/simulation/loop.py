@@ -60,6 +60,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._random = random
         self._rounds = 0
+        self.rounds = 0  #: in all
         self._tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._note_error)
@@ -71,6 +72,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def pass_time(self, timeout: float | None) -> None:
         """Called once a round."""
+        self.rounds += 1
         if timeout is None:
             raise StandsStill("nothing is left that could ever happen")
         if timeout > 0:

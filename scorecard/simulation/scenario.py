@@ -41,6 +41,8 @@ QUEUE = QueueSpec(name="celery", exchange="celery", routing_key="celery")
 BODY = json.dumps([[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
 #: virtual seconds that everything accepted may take to end once nothing goes wrong any more
 DRAIN = 300.0
+#: virtual seconds of idleness, and how often a worker may wake in one of them
+IDLE, MOST_ROUNDS = 5.0, 60.0
 #: permits of ``SINGLE``
 MOST = 2
 
@@ -330,6 +332,7 @@ class Scene:
         for member in self.members:
             member.host.dies_in, member.host.cut_until = None, 0.0
         await self._drain()
+        await self._idle()
         await self._leave()
 
     async def _drain(self) -> None:
@@ -344,6 +347,14 @@ class Scene:
                 raise Broken(f"I1: not at rest {DRAIN:g} s after the healing: {self.queues.left()} messages, {open_}")
             await asyncio.sleep(0.5)
 
+    async def _idle(self) -> None:
+        """Who has nothing to do, does next to nothing."""
+        before = self.world.loop.rounds
+        await asyncio.sleep(IDLE)
+        pace = (self.world.loop.rounds - before) / IDLE / len(self.members)
+        if pace > MOST_ROUNDS:
+            raise Broken(f"an idle worker wakes {pace:.0f} times a second")
+
     async def _leave(self) -> None:
         for member in self.members:
             while member.host.is_dead:
@@ -357,8 +368,8 @@ class Scene:
                 raise Broken(f"{member.host.name} does not stop") from None
             if code:
                 raise Broken(f"{member.host.name} stopped with {code}")
-        if self.queues.left():
-            raise Broken("I1: the stop has left messages behind")
+        if self.queues._held:
+            raise Broken("I1: workers have stopped and messages are still held")
         if self.world.loop.errors:
             raise Broken(f"an error that nobody caught: {self.world.loop.errors[0]!r}")
 

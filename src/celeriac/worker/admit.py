@@ -29,6 +29,7 @@ from celeriac.rules.admission import (
     Run,
     Unknown,
     decide,
+    is_stamped,
 )  # fmt: skip
 from celeriac.rules.claim import DROPPED, READY, advance
 from celeriac.transports import base as broker
@@ -135,10 +136,25 @@ class Admission:
         """Of those that are to start now, the ones whose time is not over; the others are dropped."""
         now = self._clock.time()
         over = [claim for claim in taken if claim.expires is not None and claim.expires <= now]
-        for claim in over:
+        return self._without(over, taken, "expired")
+
+    def unrevoked(self, taken: list[Claim]) -> list[Claim]:
+        """Of those that are to start now, the ones that are still wanted; the others are dropped."""
+        revoked = self.revoked
+        if not revoked.ids and not revoked.stamps:
+            return taken
+        unwanted = [
+            claim
+            for claim in taken
+            if claim.id in revoked or (revoked.stamps and is_stamped(claim.request.envelope.headers, revoked.stamps))
+        ]
+        return self._without(unwanted, taken, "revoked")
+
+    def _without(self, unwanted: list[Claim], taken: list[Claim], reason: str) -> list[Claim]:
+        for claim in unwanted:
             self._claims.leave_ready(claim)
-            self._drop(claim, Discard("expired"))
-        return [claim for claim in taken if claim.state == READY] if over else taken
+            self._drop(claim, Discard(reason))
+        return [claim for claim in taken if claim.state == READY] if unwanted else taken
 
     def tell_passed(self, claims: Sequence[Claim]) -> None:
         """Limited ones are to start."""

@@ -229,7 +229,7 @@ class Pipeline:
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
         claims.on_done_before = settle.add_dropped
-        dispatch.unexpired = self.admission.unexpired
+        dispatch.unexpired, dispatch.unrevoked = self.admission.unexpired, self.admission.unrevoked
         self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
         self.lamport = LamportClock()
         registry = registry_among(parts.outlet or transport, parts.store)

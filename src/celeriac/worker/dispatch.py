@@ -47,6 +47,8 @@ class Dispatch:
         self.handed = 0  #: claims that were taken from what is ready
         #: of those that are to start, the ones that have not expired; asked only where any may
         self.unexpired: Callable[[list[Claim]], list[Claim]] = list
+        #: the same for what was revoked while it was acknowledged early, when nobody finds it
+        self.unrevoked: Callable[[list[Claim]], list[Claim]] = list
         #: told when limited ones may have a chance
         self.on_gated: Callable[[], None] = lambda: None
 
@@ -137,7 +139,7 @@ class Dispatch:
             self.pump()
 
     def _submit(self, batch: list[Claim], lost: set[Receipt]) -> None:
-        runnable = []
+        runnable: list[Claim] = []
         for claim in batch:
             if claim.state != READY:
                 continue
@@ -146,6 +148,9 @@ class Dispatch:
                 continue
             claim.receipt = None
             runnable.append(claim)
+        runnable = self.unrevoked(runnable)
+        if self._claims.may_expire:
+            runnable = self.unexpired(runnable)
         advance_all(runnable, RUNNING)
         if runnable:
             self._executor.submit([claim.request for claim in runnable])
