@@ -111,7 +111,7 @@ class Ledger:
         if job is None or status not in READY:
             return
         if job.ends and job.ends[-1] != (status, value):
-            is_single = sum(count for key, count in self.copies.items() if key[0] == task_id and key[1] == 0) <= 1
+            is_single = all(count == 1 for key, count in self.copies.items() if key[0] == task_id)
             if is_single and not any(self.redeliveries[key] for key in self.copies if key[0] == task_id):
                 self._break("I6", f"{task_id} was {job.ends[-1]}, now {status} {value}")
         if status == "SUCCESS" and value not in job.values:

@@ -42,7 +42,7 @@ BODY = json.dumps([[], {}, {"callbacks": None, "errbacks": None, "chain": None, 
 #: virtual seconds that everything accepted may take to end once nothing goes wrong any more
 DRAIN = 300.0
 #: virtual seconds of idleness, and how often a worker may wake in one of them
-IDLE, MOST_ROUNDS = 5.0, 60.0
+IDLE, MOST_ROUNDS = 5.0, 200.0
 #: permits of ``SINGLE``
 MOST = 2
 

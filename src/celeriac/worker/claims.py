@@ -107,6 +107,8 @@ class Claims:
         self.totals: Counter[str] = Counter()
         #: told of a message that waited behind an attempt, and need not run now that this has ended
         self.on_done_before: Callable[[Claim], None] = lambda _: None
+        #: gives what is out of the table and not yet told to the broker
+        self.dropped: Callable[[], Iterable[Claim]] = tuple
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
         #: whether a claim needs more than room to start (worker/gate.py); None: nothing is limited
@@ -241,6 +243,7 @@ class Claims:
 
     def unsettled(self) -> Iterator[Claim]:
         """Everything that has a receipt to be kept alive."""
+        yield from self.dropped()
         for claim in self.held.values():
             if claim.receipt is not None:
                 yield claim
