@@ -33,11 +33,11 @@ def attempt_of(message: Message | Outgoing) -> Attempt:
 class Holding:
     """Who holds a message, as the broker can't know it."""
 
-    __slots__ = ("host", "renewed_at", "was_lost")
+    __slots__ = ("host", "renewed_at", "taken_at", "was_lost")
 
     def __init__(self, host: Host, now: float) -> None:
         self.host = host
-        self.renewed_at = now
+        self.taken_at = self.renewed_at = now
         self.was_lost = False  #: its delivery never arrived
 
 
@@ -82,7 +82,9 @@ class Queues(VolatileEngine):
         holding = self.holdings.pop(receipt)
         attempt = attempt_of(self._held[receipt].message)
         self.world.note(holding.host.name, "taken back", (*attempt, why))
-        self.world.ledger.ran_out(attempt, holding.host, holding.renewed_at, holding.was_lost)
+        self.world.ledger.ran_out(
+            attempt, holding.host, holding.taken_at, holding.renewed_at, holding.was_lost
+        )  # fmt: skip
 
     def obey(self, host: Host, batch: Sequence[Settlement]) -> list[Receipt]:
         self._sweep(self.world.wall)

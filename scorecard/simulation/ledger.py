@@ -66,6 +66,9 @@ class Ledger:
         #: times that it had to take one back by itself
         self.redeliveries: Counter[Attempt] = Counter()
         self.known_revoked: dict[str, dict[str, float]] = defaultdict(dict)  #: host → id → since
+        #: permits and turns that were ever granted, by task
+        self.grants: Counter[str] = Counter()
+        self.limited: frozenset[str] = frozenset()
         self.starts = 0
         self.starts_of: dict[str, list[float]] = defaultdict(list)  #: task → times
 
@@ -80,9 +83,12 @@ class Ledger:
     def delivered(self, attempt: Attempt) -> None:
         self.deliveries[attempt] += 1
 
-    def ran_out(self, attempt: Attempt, host: Host, since: float, was_lost: bool) -> None:
-        """The broker takes a message back from a holder who did not renew since then."""
+    def ran_out(self, attempt: Attempt, host: Host, taken_at: float, renewed_at: float, was_lost: bool) -> None:
+        """The broker takes a message back from a holder who did not renew it any more."""
         self.redeliveries[attempt] += 1
+        job = self.jobs.get(attempt[0])
+        # what could not be acknowledged early is let go, and renewed perhaps until then
+        since = renewed_at if job is None or job.late else taken_at
         if not (host.is_dead or was_lost or host.troubled_at >= since):
             self._break("lease", f"{attempt} ran out on {host.name}, whose line was sound since {since:.2f}")
 
@@ -149,6 +155,8 @@ class Ledger:
             self._break("I9", f"{attempt} starts on {host.name}, which knew since {since:.2f} that it is revoked")
         if job.eta and not attempt[1] and max(world.wall, host.time()) < job.eta - HAIR:
             self._break("I12", f"{attempt} starts {job.eta - world.wall:.2f} s early")
+        if request.task in self.limited and len(self.starts_of[request.task]) >= self.grants[request.task]:
+            self._break("I10", f"{attempt} starts on {host.name} without having been allowed to")
         self.starts += 1
         self.starts_of[request.task].append(now)
         run = Run(attempt=attempt, host=host, began=now)

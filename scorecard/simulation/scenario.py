@@ -14,7 +14,7 @@ import msgspec
 
 from celeriac.errors import OperationalError, PublishUnknown
 from celeriac.executors.base import RunnableOptions
-from celeriac.rules.counting import Lease, Tables, decide
+from celeriac.rules.counting import Granted, Lease, Tables, decide
 from celeriac.rules.limit import Limit, bind
 from celeriac.settings import Settings
 from celeriac.transports.base import Envelope, Outgoing, QueueSpec, Route
@@ -81,6 +81,7 @@ class Script(msgspec.Struct, kw_only=True):
     kills: int
     cuts: int
     jumps: int
+    stops: int
     revocations: int
     mix: tuple[int, ...]
 
@@ -101,6 +102,7 @@ def script_of(seed: int) -> Script:
         kills=0 if calm else random.choice((0, 0, 1, 1, 2, 4)), cuts=0 if calm else random.choice((0, 0, 1, 3)),
         jumps=0 if calm else random.choice((0, 0, 0, 2)), revocations=random.choice((0, 0, 1, 4)),
         mix=random.choice(((1, 0, 0, 0), (3, 1, 0, 0), (0, 1, 0, 0), (1, 1, 2, 2), (1, 0, 2, 0), (1, 0, 0, 2))),
+        stops=random.choice((0, 0, 1, 3)),
     )  # fmt: skip
 
 
@@ -118,9 +120,16 @@ class SimulatedLimiter:
 
     def take(self, demands: Sequence[Demand], quota: int, lease: float) -> Sequence[Answer]:
         scene = self._scene
-        answers: Sequence[Answer] = self._call(
-            "take", lambda: decide(demands, quota, scene.world.loop.time(), lease, scene.tables)
-        )
+
+        def effect() -> Sequence[Answer]:
+            answers = decide(demands, quota, scene.world.loop.time(), lease, scene.tables)
+            for demand, answer in zip(demands, answers, strict=True):
+                if isinstance(answer, Granted):
+                    task_id = demand.holder.partition("/")[0]
+                    scene.ledger.grants[scene.ledger.jobs[task_id].task] += 1
+            return answers
+
+        answers: Sequence[Answer] = self._call("take", effect)
         return answers
 
     def renew(self, permits: Sequence[Permit], lease: float) -> Sequence[Permit]:
@@ -153,6 +162,7 @@ class Member:
     def __init__(self, name: str) -> None:
         self.name = name
         self.generation = 0
+        self.is_leaving = False
         self.host: Host
         self.stop: asyncio.Event
         self.serving: asyncio.Task[int]
@@ -171,6 +181,7 @@ class Scene:
         self.script = script_of(seed)
         self.world.latency = self.script.latency
         self.ledger = Ledger(self.world)
+        self.ledger.limited = frozenset((SINGLE, PACED))
         self.queues = Queues(self.world)
         self.queues.declare((QUEUE,))
         self.records = self.queues if self.script.commits else Queues(self.world)
@@ -288,6 +299,8 @@ class Scene:
         if host.is_dead:
             return
         match what:
+            case "stop":
+                await self._replace(member)
             case "kill" if random.random() < 0.3:
                 world.kill(host)
             case "kill":
@@ -300,6 +313,27 @@ class Scene:
             case _:
                 host.skew = random.uniform(-3.0, 3.0)
                 world.note(host.name, "clock", f"{host.skew:+.2f}")
+
+    async def _replace(self, member: Member) -> None:
+        """A worker is stopped in the midst of its work, and another one started."""
+        if member.is_leaving:
+            return
+        host, began = member.host, self.world.loop.time()
+        self.world.note(host.name, "stops")
+        member.is_leaving = True
+        member.stop.set()
+        await asyncio.wait((member.serving,), timeout=120.0)
+        member.is_leaving = False
+        if host.is_dead:
+            return
+        if not member.serving.done():
+            raise Broken(f"{host.name} does not stop")
+        code = member.serving.result()
+        self.world.note(host.name, "ends", code)
+        kept = [receipt for receipt, one in self.queues.holdings.items() if one.host is host and not one.was_lost]
+        if kept and code == 0 and host.troubled_at < began - self.script.lease:
+            raise Broken(f"I1: {host.name} has stopped and {len(kept)} messages are still held")
+        self.start(member)
 
     def died(self, host: Host) -> None:
         """The world has killed a host: the broker notices, and somebody starts another."""
@@ -326,6 +360,7 @@ class Scene:
         acts += [self.strike("kill") for _ in range(script.kills)]
         acts += [self.strike("cut") for _ in range(script.cuts)]
         acts += [self.strike("jump") for _ in range(script.jumps)]
+        acts += [self.strike("stop") for _ in range(script.stops)]
         await asyncio.gather(*acts)
         world.note("world", "heals")
         world.error_rate = 0.0
@@ -340,7 +375,7 @@ class Scene:
         while quiet < 3:  # what is acknowledged early is nowhere until it starts
             quiet = 0 if self.queues.left() or self.ledger.unfinished() or self.ledger.at_work else quiet + 1
             for member in self.members:
-                if member.serving.done() and not member.host.is_dead:
+                if member.serving.done() and not member.host.is_dead and not member.is_leaving:
                     raise Broken(f"{member.host.name} has ended: {member.serving.exception()!r}")
             if self.world.loop.time() > ends:
                 open_ = ", ".join(job.id for job in self.ledger.unfinished())
