@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +80,3 @@ def corpus() -> list[int]:
     lines = CORPUS.read_text().splitlines()
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
-
-def tidy() -> None:
-    """Between many seeds: loops and their tasks are circles."""
-    gc.collect()
