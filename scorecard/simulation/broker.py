@@ -186,7 +186,7 @@ class SimulatedTransport:
     def delete(self, queue: str) -> None:
         raise NotImplementedError
 
-    purge = depth = delete  # type: ignore[assignment]
+    purge = depth = delete
 
     def broadcast(self) -> Any:
         raise NotImplementedError

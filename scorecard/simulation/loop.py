@@ -1,7 +1,7 @@
-"""An event loop whose time is simulated: it never sleeps, has no threads, and each of its callbacks belongs to a host.
+"""An event loop whose time is simulated: it never sleeps and has no threads, and its callbacks belong to hosts.
 
-Same callbacks in, same order out. When a host is killed, whatever it still had to do is dropped on the spot, ``finally``
-blocks included, as SIGKILL does.
+Same callbacks in, same order out. When a host is killed, whatever it still had to do is dropped on the spot, even its
+``finally`` blocks, as SIGKILL does.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # ── everything belongs to a host ─────────────────────────────────────────────────────────────────────────────
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # whatever the arguments are
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         handle = super().call_soon(callback, *args, context=context)
         if _is_of_dead(handle):
             handle.cancel()
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = super().call_at(when, callback, *args, context=context)
@@ -98,7 +100,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             handle.cancel()
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
@@ -149,7 +151,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 coroutine = task.get_coro()
                 for _ in range(_TURNS):
                     with contextlib.suppress(BaseException):
-                        coroutine.close()  # type: ignore[union-attr]
+                        coroutine.close()
                         break
             self._tasks.clear()
             self._ready.clear()  # type: ignore[attr-defined]

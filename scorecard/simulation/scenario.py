@@ -14,7 +14,7 @@ import msgspec
 
 from celeriac.errors import OperationalError, PublishUnknown
 from celeriac.executors.base import RunnableOptions
-from celeriac.rules.counting import Granted, Lease, Tables, decide
+from celeriac.rules.counting import Tables
 from celeriac.rules.limit import Limit, bind
 from celeriac.settings import Settings
 from celeriac.transports.base import Envelope, Outgoing, QueueSpec, Route
@@ -26,14 +26,14 @@ from celeriac.worker.logs import LogOptions
 from celeriac.worker.options import Plan, WorkerOptions
 from scorecard.simulation.broker import Queues, SimulatedStore, SimulatedTransport
 from scorecard.simulation.ledger import Job, Ledger
+from scorecard.simulation.limiter import SimulatedLimiter
 from scorecard.simulation.loop import HOST
 from scorecard.simulation.pool import SimulatedPool
-from scorecard.simulation.world import Broken, Host, Trouble, World
+from scorecard.simulation.world import Broken, Host, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from celeriac.rules.counting import Answer, Demand, Permit
 
 LATE, EARLY, SINGLE, PACED = "sim.late", "sim.early", "sim.single", "sim.paced"
 TASKS = (LATE, EARLY, SINGLE, PACED)
@@ -106,56 +106,6 @@ def script_of(seed: int) -> Script:
     )  # fmt: skip
 
 
-class SimulatedLimiter:
-    """One host's way to what counts for all of them."""
-
-    def __init__(self, scene: Scene, host: Host) -> None:
-        self._scene, self._host = scene, host
-
-    def _call(self, name: str, effect: Any) -> Any:
-        try:
-            return self._scene.world.call_now(self._host, name, effect)
-        except Trouble as error:
-            raise OperationalError(str(error)) from None
-
-    def take(self, demands: Sequence[Demand], quota: int, lease: float) -> Sequence[Answer]:
-        scene = self._scene
-
-        def effect() -> Sequence[Answer]:
-            answers = decide(demands, quota, scene.world.loop.time(), lease, scene.tables)
-            for demand, answer in zip(demands, answers, strict=True):
-                if isinstance(answer, Granted):
-                    task_id = demand.holder.partition("/")[0]
-                    scene.ledger.grants[scene.ledger.jobs[task_id].task] += 1
-            return answers
-
-        answers: Sequence[Answer] = self._call("take", effect)
-        return answers
-
-    def renew(self, permits: Sequence[Permit], lease: float) -> Sequence[Permit]:
-        def effect() -> list[Permit]:
-            now, lapsed = self._scene.world.loop.time(), []
-            for permit in permits:
-                held = self._scene.tables.permits.setdefault(permit.key, {})
-                if permit.holder not in held or not held[permit.holder].is_good(now):
-                    lapsed.append(permit)
-                held[permit.holder] = Lease(now, now + lease)
-            return lapsed
-
-        lapsed: Sequence[Permit] = self._call("renew permits", effect)
-        return lapsed
-
-    def release(self, permits: Sequence[Permit]) -> None:
-        def effect() -> None:
-            for permit in permits:
-                self._scene.tables.permits.get(permit.key, {}).pop(permit.holder, None)
-
-        self._call("release", effect)
-
-    def close(self) -> None:
-        pass
-
-
 class Member:
     """A worker's place in the fleet: one process after the other."""
 
@@ -218,7 +168,7 @@ class Scene:
         store: Any = SimulatedStore(self.records, host, shares=script.commits)
         parts = Parts(
             plan, self.tasks, pool, transport, store, DEFAULT_LIMITS, host, None, self.limited,
-            SimulatedLimiter(self, host),
+            SimulatedLimiter(self.tables, self.ledger, host),
         )  # fmt: skip
         show = Show(WorkerOptions(hostname=member.name, queues=(QUEUE,)), LogOptions(), "", "", _settings())
         worker = Worker(parts, show, Random(self.random.random()))
@@ -392,8 +342,8 @@ class Scene:
 
     async def _leave(self) -> None:
         for member in self.members:
-            while member.host.is_dead:
-                await asyncio.sleep(0.5)
+            if member.host.is_dead:  # and about to be restarted
+                await asyncio.sleep(5.0)
             member.stop.set()
         for member in self.members:
             try:

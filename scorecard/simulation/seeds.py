@@ -79,4 +79,3 @@ def corpus() -> list[int]:
     """The seeds of past failures."""
     lines = CORPUS.read_text().splitlines()
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
-

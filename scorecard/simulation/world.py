@@ -81,7 +81,7 @@ class World:
         line = (self.loop.time(), who, what, str(detail))
         self.trace.append(line)
         if self.shows:
-            print("%9.4f  %-8s %-12s %s" % line)
+            print(f"{line[0]:9.4f}  {who:8} {what:12} {detail}")
 
     def fingerprint(self) -> str:
         """Equal where everything happened alike."""

@@ -193,8 +193,8 @@ OTHERS = {
     "messages": {
         "acknowledge_within": "a part of records:settle, in its transaction",
         "bindings": "reads", "buried": "reads", "casts_since": "reads", "counts": "reads", "depth": "reads",
-        "encode_meta": "no I/O", "holders": "reads", "holds_any": "reads", "last_cast": "reads", "milliseconds": "no I/O",
-        "names": "reads", "outlook": "reads", "rank_of": "no I/O", "sort_verdicts": "no I/O",
+        "encode_meta": "no I/O", "holders": "reads", "holds_any": "reads", "last_cast": "reads",
+        "milliseconds": "no I/O", "names": "reads", "outlook": "reads", "rank_of": "no I/O", "sort_verdicts": "no I/O",
         "take_lost": "a part of records:settle, in its transaction",
         "cast": "events and control: never promised to arrive",
         "delete": "a person asks for it", "discard": "a person asks for it", "purge": "a person asks for it",

@@ -21,8 +21,9 @@ from celeriac.redis.connect import open_link
 if TYPE_CHECKING:
     from typing import Any
 
-    from celeriac.testing.servers import RedisServer
     from tests.system.conftest import House
+
+    from celeriac.testing.servers import RedisServer
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
