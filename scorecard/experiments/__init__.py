@@ -6,6 +6,6 @@ from scorecard.experiments import brokers, control, data, kills, limits, program
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 
 __all__ = [
-    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "limits", "programs", "results", "sentinel", "stops",
-    "times", "wire",
+    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "limits", "programs", "results", "sentinel",
+    "stops", "times", "wire",
 ]  # fmt: skip
