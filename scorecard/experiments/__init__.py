@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from scorecard.experiments import brokers, control, data, kills, limits, pools, results, sentinel, stops, times, wire
+from scorecard.experiments import (
+    brokers,
+    control,
+    data,
+    kills,
+    limits,
+    pools,
+    programs,
+    results,
+    sentinel,
+    stops,
+    times,
+    wire,
+)
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 
 __all__ = [
-    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "limits", "pools", "results", "sentinel", "stops",
-    "times", "wire",
-]  # fmt: skip
+    "CATALOGUE",
+    "Experiment",
+    "brokers",
+    "control",
+    "data",
+    "kills",
+    "limits",
+    "pools",
+    "programs",
+    "results",
+    "sentinel",
+    "stops",
+    "times",
+    "wire",
+]

@@ -6,6 +6,8 @@ product has no trace of it.
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -161,17 +163,16 @@ def test_a_publisher_killed_at(house: House, place: str, nth: int, when: str) ->
     assert worker.stop() == 0
 
 
+LEAVING_POINTS = [
+    ("celeriac.worker.shutdown:Shutdown._release", 1),
+    ("celeriac.worker.settle:Settle.add_released", 1),
+    ("celeriac.embedded.messages:give_back_within", 1),
+    ("celeriac.embedded.messages:leave", 1),
+]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    ("place", "nth"),
-    [
-        ("celeriac.worker.shutdown:Shutdown._release", 1),
-        ("celeriac.worker.settle:Settle.add_released", 1),
-        ("celeriac.embedded.messages:give_back_within", 1),
-        ("celeriac.embedded.messages:leave", 1),
-    ],
-    ids=lambda value: str(value).rpartition(":")[2],
-)
+@pytest.mark.parametrize(("place", "nth"), LEAVING_POINTS, ids=lambda value: str(value).rpartition(":")[2])
 def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int, when: str) -> None:
     house.extra = prepare(house, place, when, nth)
     worker = house.worker("-c", "1")
@@ -185,6 +186,39 @@ def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int, w
     assert max(runs.values()) <= 2
     assert len([task for task, count in runs.items() if count > 1]) <= 1
     assert worker.stop() == 0
+
+
+#: steps of the embedded engine at which no process is killed, and why
+OTHERS = {
+    "messages": {
+        "acknowledge_within": "a part of records:settle, in its transaction",
+        "bindings": "reads", "buried": "reads", "casts_since": "reads", "counts": "reads", "depth": "reads",
+        "encode_meta": "no I/O", "holders": "reads", "holds_any": "reads", "last_cast": "reads",
+        "milliseconds": "no I/O", "names": "reads", "outlook": "reads", "rank_of": "no I/O", "sort_verdicts": "no I/O",
+        "take_lost": "a part of records:settle, in its transaction",
+        "cast": "events and control: never promised to arrive",
+        "delete": "a person asks for it", "discard": "a person asks for it", "purge": "a person asks for it",
+        "replay": "a person asks for it; one transaction",
+        "forsake": "test_a_worker_killed_while_it_takes_over_from_a_dead_one",
+        "renew": "one statement; leases end by themselves",
+    },
+    "records": {
+        "delete_group": "a person asks for it", "forget": "a person asks for it", "read": "reads",
+        "restore_group": "reads", "save_group": "no message", "tidy": "no message",
+        "write": "a store beside another broker: idempotent, then the message is settled",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["messages", "records"])
+def test_every_step_of_the_embedded_engine_is_a_point(module: str) -> None:
+    source = importlib.import_module(f"celeriac.embedded.{module}")
+    steps = {name for name, found in vars(source).items() if inspect.isfunction(found) and not name.startswith("_")}
+    steps = {name for name in steps if getattr(source, name).__module__ == source.__name__}
+    places = [place for place, *_ in (*WORKER_POINTS, *PUBLISHER_POINTS, *LEAVING_POINTS)]
+    points = {place.partition(":")[2] for place in places if place.startswith(f"celeriac.embedded.{module}:")}
+    assert points.isdisjoint(OTHERS[module])
+    assert steps == points | set(OTHERS[module]), "a new step: kill the process there, or say why not"
 
 
 def test_a_worker_killed_while_it_takes_over_from_a_dead_one(house: House) -> None:

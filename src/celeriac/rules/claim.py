@@ -26,7 +26,8 @@ NAMES: Final = ("HELD", "PARKED", "READY", "RUNNING", "FINISHED", "SETTLED", "RE
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     HELD: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
-    PARKED: frozenset({READY, DROPPED, RELEASED, LOST}),
+    # PARKED again: its time has come, but another of its id is here, or the clock was set back
+    PARKED: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
     READY: frozenset({RUNNING, DROPPED, RELEASED, LOST}),
     # READY again: the executor gave it back unstarted
     RUNNING: frozenset({FINISHED, READY, RELEASED, LOST}),

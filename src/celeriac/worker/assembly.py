@@ -229,6 +229,8 @@ class Pipeline:
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
+        claims.on_done_before, claims.dropped = settle.add_dropped, settle.dropped
+        dispatch.unexpired, dispatch.unrevoked = self.admission.unexpired, self.admission.unrevoked
         self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
         self.lamport = LamportClock()
         registry = registry_among(parts.outlet or transport, parts.store)

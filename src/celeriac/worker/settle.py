@@ -109,6 +109,12 @@ class Settle:
         self._wake.set()
         self._empty.clear()
 
+    def dropped(self) -> list[Claim]:
+        """What is to be told to the broker and stands in no other table: it has to be kept ours until then."""
+        under_way = self._under_way
+        dropped = self._dropped if under_way is None else [*under_way.dropped, *self._dropped]
+        return [claim for claim in dropped if claim.receipt is not None]
+
     def add_released(self, claims: list[Claim]) -> None:
         """Claims that are to go back unstarted."""
         if claims:
