@@ -330,6 +330,15 @@ class Claims:
             self.leave_gate(claim)
         return taken
 
+    def take_newest(self, count: int) -> list[Claim]:
+        """Of what is ready, out of the table, to be released; in order of arrival."""
+        taken = [self.ready.pop() for _ in range(min(count, len(self.ready)))]
+        taken.reverse()
+        advance_all(taken, RELEASED)
+        for claim in taken:
+            self._leave(claim.id)
+        return taken
+
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""
         advance(claim, RELEASED)
