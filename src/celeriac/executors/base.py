@@ -348,6 +348,15 @@ class Recalls(Protocol):
 
 
 @runtime_checkable
+class Spares(Protocol):
+    """Optional, on an Executor that takes requests before it can run them."""
+
+    def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
+        """Of what waits in it and no child has, what is wanted, the next one first; the executor is rid of it."""
+        ...
+
+
+@runtime_checkable
 class Renewable(Protocol):
     """Optional, on an Executor whose processes can be replaced while it runs."""
 

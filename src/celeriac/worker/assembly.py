@@ -37,6 +37,7 @@ from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
 from celeriac.worker.gate import Gate
+from celeriac.worker.hoard import Hoard
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
@@ -258,6 +259,9 @@ class Pipeline:
             claims.is_limited, dispatch.on_gated = parts.limited.applies, gate.wake
             self.endings.on_finished = gate.ended
             services.insert(-1, gate)
+        self.hoard = Hoard(self.intake, dispatch, settle, claims, executor, clock)
+        if numbers.prefetch_multiplier != 0:
+            services.append(self.hoard)
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)

@@ -356,6 +356,15 @@ class Claims:
         """This one, taken from what is ready, is not to start: out of the table; its state stays."""
         self._leave(claim.id)
 
+    def take_newest(self, count: int) -> list[Claim]:
+        """Of what is ready, out of the table, to be released; in order of arrival."""
+        taken = [self.ready.pop() for _ in range(min(count, len(self.ready)))]
+        taken.reverse()
+        advance_all(taken, RELEASED)
+        for claim in taken:
+            self._leave(claim.id)
+        return taken
+
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""
         advance(claim, RELEASED)

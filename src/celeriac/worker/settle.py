@@ -86,6 +86,11 @@ class Settle:
         self.on_settled: Callable[[], None] = lambda: None
         self.settled = 0
 
+    def pace_now(self) -> float:
+        """:attr:`pace`, or less when outcomes are overdue at that pace."""
+        elapsed = self._clock.monotonic() - self._pace_since
+        return self.pace if elapsed < 2 * _PACE_WINDOW else min(self.pace, self._pace_count / elapsed)
+
     @property
     def backlog(self) -> int:
         """How many outcomes are not written yet."""

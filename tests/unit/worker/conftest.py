@@ -302,6 +302,7 @@ class ScriptedExecutor:
         self.taken: list[Request] = []
         self.running: dict[str, Request] = {}
         self.unstarted: set[str] = set()  #: ids that are given back when the executor stops
+        self.waiting: set[str] = set()  #: ids that no child has
         self.cancelled: list[tuple[str, str]] = []
         self.concluded: list[str] = []  #: ids of what was to be concluded, not run
         self.conclude: Callable[[Request], Outcome] = concluded
@@ -335,6 +336,13 @@ class ScriptedExecutor:
             outcome = self.script.get(request.task, success)(request)
             if outcome is not None:
                 self.finish(request.id, outcome)
+
+    def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
+        spared = [self.running[name] for name in sorted(self.waiting & set(self.running))]
+        spared = [request for request in spared if is_wanted(request)]
+        for request in spared:
+            del self.running[request.id]
+        return spared
 
     def finish(self, task_id: str, outcome: Outcome | None = None) -> None:
         request = self.running.pop(task_id)
@@ -424,7 +432,7 @@ class Rig:
         self.executor.script["app.early"] = lambda _: None
         defaults: dict[str, Any] = {
             "hostname": "w1@here", "queues": (QUEUE,), "pool": "scripted", "receive_wait": 0.02, "lease": 30.0,
-            "shutdown_grace": 5.0, "flush_timeout": 5.0,
+            "shutdown_grace": 5.0, "flush_timeout": 5.0, "prefetch_multiplier": 4,
         }  # fmt: skip
         self.plan = Plan(**{**defaults, **plan})
         self.stop = asyncio.Event()
