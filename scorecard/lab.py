@@ -116,6 +116,11 @@ class Lab:
         event = Event(t=time.monotonic(), wall=time.time(), proc="lab", pid=os.getpid(), kind=kind, **facts)
         os.write(self._journal, msgspec.json.encode(event) + b"\n")
 
+    def sample(self, proc: str, state: str, value: dict[str, float]) -> None:
+        """Write down what a process or a broker holds now; see ``baseline.py``."""
+        event = Event(t=time.monotonic(), wall=time.time(), proc=proc, kind="sample", state=state, value=value)
+        os.write(self._journal, msgspec.json.encode(event) + b"\n")
+
     def strike(self, what: str, procs: Sequence[str] = (), pids: Iterable[int] = ()) -> None:
         """Write down a fault that begins (or happens) now."""
         self.say(what)
@@ -126,6 +131,10 @@ class Lab:
 
     def history(self) -> History:
         return History.read(self._history)
+
+    def history_of(self, *kinds: str) -> History:
+        """Only events of these kinds."""
+        return History(self.history().of(*kinds))
 
     def progress(self) -> None:
         """Read what has been added to the history since the last look."""

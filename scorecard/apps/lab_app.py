@@ -71,3 +71,10 @@ def swallow(self: Any, n: int, load: Any = None) -> int:
     """Take any argument and look at none of it."""
     began(self.request)
     return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.fail")
+def fail(self: Any, n: int) -> int:
+    """Fail, always."""
+    began(self.request)
+    raise ValueError(f"{n} is not to my liking")
