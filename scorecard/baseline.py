@@ -72,3 +72,25 @@ def slopes(history: History, figure: str) -> dict[str, float]:
         if rates:
             found[proc] = median(rates) * 3600
     return found
+
+
+def synced_before_ok(history: History) -> Check:
+    """17: between the write of each id to a file and its ``ok`` lies a whole sync of that file. One sync may do for
+    many. Reads the wall clock, which is what the tracer tells."""
+    writes: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    syncs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for event in history.of("write", "sync"):
+        if event.kind == "write":
+            writes[event.id].append((event.wall + event.seconds, event.what))
+        else:
+            syncs[event.what].append((event.wall, event.wall + event.seconds))
+    found = []
+    for id_, ok in history.accepted.items():
+        if not writes[id_]:
+            found.append(f"{id_[:8]} was accepted and not seen to be written")
+        elif not any(
+            begins >= written and ends <= ok.wall for written, what in writes[id_] for begins, ends in syncs[what]
+        ):
+            found.append(f"{id_[:8]} was accepted before it was synced")
+    note = f"{len(history.accepted)} publishes, {sum(map(len, syncs.values()))} syncs"
+    return Check(name="sync", title="synced before it is accepted", found=found, note=note)

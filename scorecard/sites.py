@@ -154,6 +154,11 @@ class RedisSite:
         self.port: int | None = self.server.port
 
     @property
+    def server_pid(self) -> int:
+        assert self.server.process is not None, "the server is not running"
+        return self.server.process.pid
+
+    @property
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.server.port, socket_timeout=5.0, socket_connect_timeout=5.0)
 

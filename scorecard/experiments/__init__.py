@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from scorecard.experiments import brokers, control, data, kills, limits, results, sentinel, soak, stops, times, wire
+from scorecard.experiments import (
+    brokers, control, data, deploys, durability, kills, limits, results, revocations, sentinel, soak, stops, times, wire,
+)  # fmt: skip
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 
 __all__ = [
-    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "limits", "results", "sentinel", "soak", "stops",
-    "times", "wire",
+    "CATALOGUE", "Experiment", "brokers", "control", "data", "deploys", "durability", "kills", "limits", "results",
+    "revocations", "sentinel", "soak", "stops", "times", "wire",
 ]  # fmt: skip
