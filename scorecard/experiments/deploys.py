@@ -101,7 +101,7 @@ def _earlier(folder: Path) -> tuple[str, Path]:
     merges ago. Its commit, and where its source lies."""
     revision = os.environ.get("LAB_PREVIOUS") or _git("describe", "--tags", "--abbrev=0").strip()
     if not revision:
-        merges = _git("rev-list", "--merges", "--first-parent", f"--max-count={_MERGES}", "HEAD").split()
+        merges = _git("rev-list", "--merges", f"--max-count={_MERGES}", "HEAD").split()
         revision = merges[-1] if len(merges) == _MERGES else ""
     commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip() if revision else ""
     if not commit:
