@@ -1,7 +1,7 @@
 """I14: what processes and brokers hold is what it was before, and does not grow. Pure functions, as in ``checkers``.
 
-They read samples: ``state`` says when one was taken (before, steady, after), ``proc`` of what, ``value`` maps figures to
-numbers. Imports nothing of the product.
+They read samples: ``state`` says when one was taken (before, steady, after), ``proc`` of what, ``value`` maps figures
+to numbers. Imports nothing of the product.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _POINTS = 120
 
 
-def back_to_baseline(history: History, allowed: Mapping[str, float] = {}) -> Check:  # noqa: B006 - only read
+def back_to_baseline(history: History, allowed: Mapping[str, float] = {}) -> Check:
     """I14, first half: no figure is higher than before, but for what is ``allowed``; nothing is there that was not."""
     before, after = (_last(history, state) for state in ("before", "after"))
     found = [f"{proc} is gone" for proc in before if proc not in after]

@@ -310,7 +310,8 @@ def keys_of(server: RedisServer) -> dict[str, float]:
     for number in databases:
         with closing(redis.Redis(port=server.port, db=number, socket_timeout=5.0)) as client:
             for key in client.scan_iter(count=1000):
-                kind = client.type(key).decode()
+                name: Any = client.type(key)
+                kind = name.decode()
                 if b"{revoked}" not in key:
                     size = getattr(client, lengths[kind])(key) if kind in lengths else client.exists(key)
                     found[f"{number}:{key.decode(errors='replace')}"] = size

@@ -1,5 +1,6 @@
 """A client that lives as long as its workers: sends tasks of all kinds, reads and forgets their results, revokes and
-inspects. usage: live.py PLAN (JSON). celeriac only.
+inspects. usage: live.py PLAN (JSON) {"seed", "threads", "rate", "warm": by how much faster until its first rest}.
+celeriac only.
 
 SIGUSR1 makes it rest or go on; it prints ``resting`` when nothing of it is left anywhere. SIGTERM ends it.
 """
@@ -130,12 +131,14 @@ def live(index: int, plan: dict[str, Any], at_rest: threading.Semaphore) -> None
             waiting.append((time.monotonic() + DUE, task_id))
 
     number = index * 1_000_000
+    rate = plan["rate"] * plan["warm"]
     while not over.is_set():
         if rest.is_set():
             while open_:
                 collect()
             cleared(waiting, all_of_them=True)
             at_rest.release()
+            rate = plan["rate"]
             while rest.is_set() and not over.wait(0.1):
                 pass
             continue
@@ -149,7 +152,7 @@ def live(index: int, plan: dict[str, Any], at_rest: threading.Semaphore) -> None
         if len(open_) >= OPEN:
             collect()
         cleared(waiting)
-        over.wait(dice.uniform(0.5, 1.5) * plan["threads"] / plan["rate"])
+        over.wait(dice.uniform(0.5, 1.5) * plan["threads"] / rate)
     while open_:
         collect()
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from scorecard.experiments import (
-    brokers, control, data, deploys, durability, kills, limits, results, revocations, sentinel, soak, stops, times, wire,
+    brokers,
+    control,
+    data,
+    deploys,
+    durability,
+    kills,
+    limits,
+    results,
+    revocations,
+    sentinel,
+    soak,
+    stops,
+    times,
+    wire,
 )  # fmt: skip
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 

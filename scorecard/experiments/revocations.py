@@ -44,7 +44,7 @@ def revocation_endures(lab: Lab) -> None:
         checkers.revoked_do_not_start(history),
         checkers.holds("states", "what was revoked is REVOKED, and nothing else", not wrong,
                        f"{len(wrong)} of {len(chosen)} revoked: {[(id_[:8], states.get(id_)) for id_ in wrong[:5]]}"),
-        checkers.holds("memory", f"the worker grows by {_MOST_MIB} MiB at most", grown <= _MOST_MIB, f"{grown:.1f} MiB"),
+        checkers.holds("memory", f"a worker grows by {_MOST_MIB} MiB at most", grown <= _MOST_MIB, f"{grown:.1f} MiB"),
         checkers.holds("alive", "the workers live", worker.status is None and second.status is None),
         checkers.holds("drained", "everything is done in the end", drained),
     )  # fmt: skip

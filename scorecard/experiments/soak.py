@@ -12,6 +12,7 @@ from scorecard.experiments.catalogue import LEASE, experiment, judge
 from scorecard.experiments.control import say_quit, tell_here
 from scorecard.fleet import figures_of, until
 from scorecard.lab import Lab
+from scorecard.sites import SqliteSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ _POOLS = {"w1": ("prefork", 2), "w2": ("threads", 4), "w3": ("asyncio", 4)}
 def soak(lab: Lab) -> None:
     """Mixed load, results read, revocations, inspection, events, and a fault a minute; then a look at what is left."""
     warm, lasts, pause = lab.size(6.0, 240.0), lab.size(12.0, 660.0), lab.size(4.0, 60.0)
+    lab.settings["task_revoke_expires"] = 60  # so that what is remembered for its time is in balance soon
     disturb = _disturbance(lab)
     through = lab.proxy if lab.site.port is not None else None
     if through is not None and lab.site.name == "redis":
@@ -42,7 +44,7 @@ def soak(lab: Lab) -> None:
     ]
     watcher = lab.helper("monitor", "watch.py", through=through)
     lab.until(lambda: tell_here(lab) and "here" in watcher.words(), 20)
-    plan = {"seed": lab.seed, "threads": 3, "rate": lab.size(60, 30)}
+    plan = {"seed": lab.seed, "threads": 3, "rate": lab.size(60, 25), "warm": lab.size(1, 4)}
     client = lab.helper("client", "live.py", json.dumps(plan), through=through)
     lab.until(lambda: "ready" in client.words(), 20)
     _load(lab, warm, pause, disturb, lambda: None)
@@ -77,8 +79,10 @@ def _disturbance(lab: Lab) -> Callable[[], object]:
     """What happens to the link now and then."""
     if lab.site.port is not None:
         return lab.proxy.cut
+    site = lab.site
+    assert isinstance(site, SqliteSite)
     # a file has no link: somebody else writes into it for a while
-    return lambda: lab.site.hold(lab.left(2.0))
+    return lambda: site.hold(lab.left(2.0))
 
 
 def _load(lab: Lab, seconds: float, pause: float, disturb: Callable[[], object], look: Callable[[], None]) -> None:

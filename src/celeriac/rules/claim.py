@@ -26,7 +26,7 @@ NAMES: Final = ("HELD", "PARKED", "READY", "RUNNING", "FINISHED", "SETTLED", "RE
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     HELD: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
-    # PARKED again: its time has come, and it waits for something else now: the attempt before it, its rate, its new time
+    # PARKED again: its time has come, and now it waits for something else: the attempt before it, its rate
     PARKED: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
     READY: frozenset({RUNNING, DROPPED, RELEASED, LOST}),
     # READY again: the executor gave it back unstarted

@@ -492,8 +492,8 @@ class Worker:
 def collect_less() -> None:
     """Let the collector look less often, in this process alone: in the children it is for the users' objects.
 
-    At 20,000 messages a second, 700 new dicts are there every 2 ms, and none is in a cycle: looking for them at Python's
-    rate costs 1.5 µs per message (benchmarks/run.py, parent CPU).
+    At 20,000 messages a second, 700 new dicts are there every 2 ms, and none is in a cycle: looking for them at
+    Python's rate costs 1.5 µs per message (benchmarks/run.py, parent CPU).
     """
     usual = gc.get_threshold()
     if usual[0] < _YOUNG_OBJECTS and hasattr(os, "register_at_fork"):

@@ -263,7 +263,7 @@ def test_a_retry_keeps_nothing_alive(app: Celeriac, run: Any, left: int, by_itse
         try:
             raise OSError(n)
         except OSError as error:
-            raise self.retry(exc=error, countdown=1)
+            raise self.retry(exc=error, countdown=1) from None
 
     gc.disable()  # what only the collector finds stays for long, with all arguments
     try:
