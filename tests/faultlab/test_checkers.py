@@ -213,7 +213,7 @@ CASES: list[tuple[str, Callable[[History], Check], Story, Story]] = [
     (
         "left behind, some allowed", lambda h: baseline.back_to_baseline(h, {"fds": 2}),
         Story().measured("before", fds=5).measured("after", fds=7),
-        Story().measured("before", fds=5).measured("after", fds=7, **{"key of a queue": 1}),
+        Story().measured("before", fds=5).measured("after", fds=7, queues=1),
     ),
     (
         "a process more", baseline.back_to_baseline,
