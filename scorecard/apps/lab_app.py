@@ -128,3 +128,10 @@ if os.environ["LAB_PRODUCT"] != "celery":
         while time.monotonic() < until:
             pass
         return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.fail")
+def fail(self: Any, n: int) -> int:
+    """Fail, always."""
+    began(self.request)
+    raise ValueError(f"{n} is not to my liking")

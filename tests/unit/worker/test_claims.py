@@ -10,8 +10,8 @@ from celeriac.transports.base import ACK, RELEASE, RELEASE_COUNTED, Bury, Envelo
 from celeriac.worker.claims import Claim, Claims
 
 
-def delivered(receipt: int) -> Claim:
-    envelope = Envelope(b"[[], {}, null]", {"id": "x", "task": "t", "retries": 0}, {})
+def delivered(receipt: int, retries: int = 0) -> Claim:
+    envelope = Envelope(b"[[], {}, null]", {"id": "x", "task": "t", "retries": retries}, {})
     request = Request("x", "t", envelope, "celery", "", "celery", receipt > 1, receipt, None, None)
     return Claim("x", request, receipt, Route("", "celery"), None)
 
@@ -87,3 +87,23 @@ def test_a_message_whose_time_has_come_may_have_to_wait_for_another_of_its_id() 
     assert not claims.add_again(later, redelivered=False)
     claims.finish_settled([claim])
     assert claims.held["x"] is later
+
+
+def test_a_retry_that_is_due_before_the_attempt_that_sent_it_is_settled_waits_for_it() -> None:
+    claims, first = finished(ACK)
+    again = delivered(2, retries=1)
+    claims.add_later(again, until=5.0)
+    assert claims.take_due(now=5.0) == [again]
+    assert not claims.add_again(again, redelivered=False)
+    claims.finish_settled([first])
+    assert claims.held["x"] is again
+    assert list(claims.ready) == [again]
+
+
+def test_a_message_whose_time_has_come_may_have_to_wait_once_more() -> None:
+    claims, claim = Claims(), delivered(1)
+    claims.add_later(claim, until=5.0)
+    assert claims.take_due(now=5.0) == [claim]
+    claims.add_later(claim, until=7.0)
+    assert claims.take_due(now=6.0) == []
+    assert claims.take_due(now=7.0) == [claim]
