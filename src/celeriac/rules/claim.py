@@ -26,7 +26,7 @@ NAMES: Final = ("HELD", "PARKED", "READY", "RUNNING", "FINISHED", "SETTLED", "RE
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     HELD: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
-    # PARKED again: its time has come, and now it waits for something else: another of its id, its rate, a clock set back
+    # PARKED again: its time has come, and now it waits for something else: another of its id, its rate, the clock
     PARKED: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
     READY: frozenset({RUNNING, DROPPED, RELEASED, LOST}),
     # READY again: the executor gave it back unstarted
