@@ -157,7 +157,7 @@ class AsyncConnection:
         """Wait while the broker takes nothing, or the socket is full. Raises ``ConnectionBlocked``."""
         while self._core.is_blocked or self._is_full:
             if self._core.error is not None:
-                raise self._core.error
+                raise self._core.error.again()
             if self._clock.monotonic() >= deadline:
                 reason = self._core.blocked_reason or "it does not read what was sent"
                 raise ConnectionBlocked(f"The broker takes no messages now: {reason}.")
@@ -225,6 +225,7 @@ class AsyncConnection:
             # a peer that reads nothing must not keep the socket open
             is_deaf = isinstance(self._core.error, ConnectionLost) or transport.get_write_buffer_size()
             transport.abort() if is_deaf else transport.close()
+        self._channels.clear()
 
     async def _hang_up(self) -> None:
         """:meth:`_drop`, and see the socket closed: TLS wants some words about it, within a second."""

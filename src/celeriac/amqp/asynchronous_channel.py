@@ -174,7 +174,7 @@ class AsyncChannel:
 
     def _raise_what_ended(self) -> None:
         if self._core.error is not None:
-            raise self._core.error
+            raise self._core.error.again()
         if self._cancelled:
             raise ConsumerCancelled(self._cancelled.pop(0))
 

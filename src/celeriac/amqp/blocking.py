@@ -100,7 +100,7 @@ class BlockingConnection:
             self._pump_once(wait)
             self._flush(self._clock.monotonic() + self.parameters.connect_timeout)
             if self._core.error is not None:
-                raise self._core.error
+                raise self._core.error.again()
 
     def next_heartbeat(self) -> float | None:
         """When :meth:`drain` should be called at the latest, on the monotonic clock; None: never."""
@@ -142,7 +142,7 @@ class BlockingConnection:
         self._flush(deadline)
         while not is_done():
             if self._core.error is not None:
-                raise self._core.error
+                raise self._core.error.again()
             remaining = deadline - self._clock.monotonic()
             if remaining <= 0:
                 return False
@@ -168,11 +168,12 @@ class BlockingConnection:
         if remaining <= 0:
             # half a frame is out: nothing else can be said on this connection
             self._drop("The broker did not take the data in time.")
-            raise self._core.error or DeadlinePassed("The broker did not take the data in time.")
+            error = self._core.error
+            raise DeadlinePassed("The broker did not take the data in time.") if error is None else error.again()
         self._wire.wait(remaining, writing=True)
         self._take_in()
         if self._core.error is not None:
-            raise self._core.error
+            raise self._core.error.again()
 
     def _pump_once(self, wait: float) -> None:
         """Read what there is, waiting if there is nothing."""
@@ -221,3 +222,4 @@ class BlockingConnection:
         except ConnectionClosed:
             pass
         self._wire.close()
+        self._channels.clear()

@@ -156,7 +156,7 @@ class BlockingChannel:
             connection._flush(end + connection.parameters.connect_timeout)
             while not inbox:
                 if self._core.error is not None:
-                    raise self._core.error
+                    raise self._core.error.again()
                 if self._cancelled:
                     raise ConsumerCancelled(self._cancelled.pop(0))
                 remaining = end - connection._clock.monotonic()
@@ -186,7 +186,7 @@ class BlockingChannel:
         with self.connection._lock:
             self.connection._flush(deadline)
             if self._core.error is not None:
-                raise self._core.error
+                raise self._core.error.again()
 
     def close(self, deadline: float) -> None:
         """Idempotent; errors are of no interest any more."""

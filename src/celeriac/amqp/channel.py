@@ -124,7 +124,7 @@ class Channel:
 
     def _check(self) -> None:
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         if self.is_closing:
             raise ChannelClosed(0, "The channel is closed.")
 

@@ -140,7 +140,7 @@ class Connection:
 
     def _check(self) -> None:
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         if self._stage != "open":
             raise ConnectionClosed(0, "The connection is not open.")
 

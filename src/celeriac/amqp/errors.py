@@ -18,7 +18,12 @@ Owns the exceptions of this room; drivers turn them into those of ``celeriac.err
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from celeriac.errors import CeleriacError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class AmqpError(CeleriacError):
@@ -40,6 +45,10 @@ class ConnectionClosed(AmqpError):
         super().__init__(code, text)
         self.code = code
         self.text = text
+
+    def again(self) -> Self:
+        """The same, to be raised: what is kept must not be, lest by its traceback it keep whoever met it."""
+        return type(self)(self.code, self.text)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.code})" if self.code else self.text
@@ -80,6 +89,10 @@ class ChannelClosed(AmqpError):
         super().__init__(code, text)
         self.code = code
         self.text = text
+
+    def again(self) -> Self:
+        """As that of :class:`ConnectionClosed`."""
+        return type(self)(self.code, self.text)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.code})" if self.code else self.text

@@ -10,7 +10,7 @@ from celeriac.amqp.confirms import Batch
 
 if TYPE_CHECKING:
     from celeriac.amqp.channel import Channel
-    from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed
+    from celeriac.amqp.errors import ChannelClosed, ConnectionClosed
     from celeriac.amqp.messages import Fate, Message
     from celeriac.amqp.methods import Method
 
@@ -26,7 +26,7 @@ class Call:
         self.reply: Method | None = None
         #: what basic.get brought
         self.message: Message | None = None
-        self.error: AmqpError | None = None
+        self.error: ChannelClosed | ConnectionClosed | None = None
 
     @property
     def is_done(self) -> bool:
@@ -35,7 +35,7 @@ class Call:
     def result(self) -> Method:
         """The answer; raises the error that came instead."""
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         assert self.reply is not None, "the answer is not here yet"
         return self.reply
 

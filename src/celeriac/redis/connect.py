@@ -36,6 +36,8 @@ _CHUNK = 1 << 18
 _TROUBLES = (OSError, hiredis.HiredisError)
 #: bytes that one look at a socket reads at most
 READ_SIZE = 1 << 16
+#: bytes that are read at a time while a connection greets; a buffer of redis-py's, kept for as long as it lives
+_GREETING = 1 << 12
 #: what a reader says when there is no whole reply
 NOTHING = object()
 #: its stub asks for a tuple of one
@@ -108,7 +110,10 @@ class Link:
         self.send(pack(command), deadline)
         reply = self.receive(deadline)
         if isinstance(reply, ReplyError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply  # it leads here by its traceback
         return reply
 
     def call_many(self, commands: Sequence[Command], deadline: float | None = None) -> list[Any]:
@@ -315,7 +320,10 @@ def open_link(address: Address, deadline: float | None = None, *, answer_timeout
         except (exceptions.RedisError, OSError) as error:
             last = error
         link.close()
-    raise last or LinkBroken("no server is known", Fault.UNREACHABLE, sent=False)
+    try:
+        raise last or LinkBroken("no server is known", Fault.UNREACHABLE, sent=False)
+    finally:
+        del last  # it leads here by its traceback
 
 
 def _soon(address: Address, deadline: float | None) -> float:
@@ -329,7 +337,9 @@ def _connect(
     limit = _soon(address, deadline) - time.monotonic()
     if limit <= 0:
         raise LinkBroken("the time is over", Fault.SLOW, sent=False)
-    connection: Any = _connection_class(endpoint)(**connection_arguments(address, endpoint, limit))
+    connection: Any = _connection_class(endpoint)(
+        parser_class=_Greeter, socket_read_size=_GREETING, **connection_arguments(address, endpoint, limit)
+    )  # fmt: skip
     try:
         connection.connect()
     except BaseException as error:
@@ -354,6 +364,20 @@ def _explained(error: BaseException, endpoint: Endpoint) -> LinkBroken | None:
         text = "the server closed the connection when it was greeted; if it speaks TLS, write rediss://"
         return LinkBroken(text, fault, sent=False)
     return None
+
+
+class _Greeter(vendor.DefaultParser):  # type: ignore[valid-type, misc]
+    """redis-py's parser, which we need for the greeting only. It holds itself by a bound method, and a buffer with it,
+    until the garbage collector comes by; this one goes with its connection."""
+
+    def __init__(self, socket_read_size: int) -> None:
+        super().__init__(socket_read_size)
+        self.pubsub_push_handler_func = _not_heard
+
+
+def _not_heard(push: Any) -> Any:
+    """Nobody publishes to a connection that has not subscribed."""
+    return push
 
 
 def _connection_class(endpoint: Endpoint) -> Any:

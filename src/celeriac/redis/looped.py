@@ -156,13 +156,13 @@ class AsyncLink:
             self._guard.cancel()
             self._guard = None
         self._link.close()
-        error.with_traceback(None)  # it leads here, and by the futures back to itself
         due, self._due = self._due, deque()
         for waiting in due:
             if not isinstance(waiting, asyncio.Future):
                 waiting()
             elif not waiting.done():
-                waiting.set_exception(error)
+                # one of its own: by its traceback an error leads to whoever waits, and what he waits for besides
+                waiting.set_exception(LinkBroken(str(error), error.fault, sent=error.sent))
 
     def close(self) -> None:
         """Idempotent. Whoever waits for a reply gets ``LinkBroken``."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -447,3 +449,53 @@ def test_a_peer_that_reads_nothing_leaves_fates_unknown_asyncio() -> None:
 
     with serving(reads_nothing) as port:
         asyncio.run(run(port))
+
+
+# ── what is left ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hangs_up_at_a_question(peer: Peer) -> None:
+    peer.open()
+    peer.open_channel()
+    peer.hear("queue.declare")
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The garbage collector stands still."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_lost_connection_goes_without_the_garbage_collector() -> None:
+    """A worker has it run seldom: what met the end must not hold, by its traceback, what has ended."""
+    with serving(hangs_up_at_a_question) as port:
+        deadline = time.monotonic() + 30
+        connection = BlockingConnection.open(Parameters(host="127.0.0.1", port=port, heartbeat=0.0), deadline)
+        channel = connection.channel(deadline)
+        with pytest.raises(ConnectionLost):
+            channel.declare_queue("q", deadline=deadline)
+        with pytest.raises(ConnectionLost):
+            connection.drain()
+        connection.close(deadline)
+        gone = weakref.ref(connection), weakref.ref(channel)
+        del connection, channel
+        assert [each() for each in gone] == [None, None]
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_lost_connection_goes_without_the_garbage_collector_on_a_loop_too() -> None:
+    async def lose(port: int) -> list[weakref.ref[Any]]:
+        deadline = time.monotonic() + 30
+        connection = await AsyncConnection.open(Parameters(host="127.0.0.1", port=port, heartbeat=0.0), deadline)
+        channel = await connection.channel(deadline)
+        with pytest.raises(ConnectionLost):
+            await channel.declare_queue("q", deadline=deadline)
+        await connection.close(deadline)
+        return [weakref.ref(connection), weakref.ref(channel)]
+
+    with serving(hangs_up_at_a_question) as port:
+        assert [each() for each in asyncio.run(lose(port))] == [None, None]

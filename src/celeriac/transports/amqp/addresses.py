@@ -66,7 +66,10 @@ class Addresses:
                 continue
             self._answered(place)
             return connection
-        raise _told(failures)
+        try:
+            raise _told(failures)
+        finally:
+            failures.clear()  # what is raised leads here by its traceback
 
     async def open_async(self, purpose: str, deadline: float) -> AsyncConnection:
         """A connection with heartbeats."""
@@ -83,7 +86,10 @@ class Addresses:
                 continue
             self._answered(place)
             return connection
-        raise _told(failures)
+        try:
+            raise _told(failures)
+        finally:
+            failures.clear()  # what is raised leads here by its traceback
 
     def _answered(self, place: int) -> None:
         self._last = place

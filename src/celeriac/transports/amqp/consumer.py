@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed, ConsumerCancelled
@@ -85,7 +86,7 @@ class AmqpConsumer:
                 self._handed_out += len(found)
                 return found
             if self._error is not None:
-                raise self._error
+                raise copy(self._error)  # what is raised leads here by its traceback
             if self._is_starved(limit):
                 await asyncio.shield(self._start(self._resize()))
                 continue
@@ -112,7 +113,8 @@ class AmqpConsumer:
             feed = feeds[(self._turn + place) % len(feeds)]
             try:
                 if feed.is_over:
-                    raise feed.channel.error or ConnectionClosed(0, "The connection is closed.")
+                    error = feed.channel.error
+                    raise ConnectionClosed(0, "The connection is closed.") if error is None else error.again()
                 if len(found) < limit:
                     found.extend(await feed.take(limit - len(found)))
             except ConsumerCancelled as error:
@@ -153,8 +155,11 @@ class AmqpConsumer:
                 logger.warning("queue %r cannot be consumed now: %s", spec.name, error)
                 self._start(self._heal(spec, None))
         if not self._feeds and failures:
-            self._error = failures[0]
-            raise failures[0]
+            self._error = copy(failures[0])
+            try:
+                raise failures[0]
+            finally:
+                failures.clear()  # they lead here by their tracebacks
         self._start(self._watch())
 
     async def _begin(self, spec: QueueSpec) -> None:

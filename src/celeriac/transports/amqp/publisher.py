@@ -114,7 +114,10 @@ class AmqpPublisher:
                 if not job.is_done:
                     self._work_off(line, job, deadline)
         if job.error is not None:
-            raise job.error
+            try:
+                raise job.error
+            finally:
+                del job  # its error leads here by its traceback
 
     def _channel(self, line: Line, deadline: float) -> BlockingChannel:
         channel = line.publishing(self._confirms, deadline)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.connection import AbstractConnection, BaseParser
 
 from celeriac.errors import BrokerUnavailable, ImproperlyConfigured, OperationalError, PublishTimeout, PublishUnknown
 from celeriac.redis.address import address_of
-from celeriac.redis.connect import open_link
+from celeriac.redis.connect import Link, open_link
 from celeriac.redis.errors import Fault, LinkBroken, ReplyError
 from celeriac.redis.keys import Keys
 from celeriac.redis.looped import AsyncLink
@@ -26,6 +30,53 @@ if TYPE_CHECKING:
 
 #: what ``settle.lua`` answers when nothing was lost
 _SETTLED = b"*2\r\n*0\r\n*0\r\n"
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The garbage collector stands still."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def there_is(*kinds: type) -> Counter[str]:
+    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_cut_link_goes_without_the_garbage_collector(proxy: FaultProxy, bench: Any, server: Any) -> None:
+    """A worker has it run seldom, and each link has buffers."""
+    consumer = bench.consumer("q", transport=bench.transport(proxy.url(server.url())))
+    kinds = (Link, AsyncLink, LinkBroken, BaseParser, AbstractConnection)
+
+    def nap_and_be_cut() -> None:
+        cut = proxy.to_server.add(CutAt(b"BZPOPMIN"))
+        for _ in range(100):
+            assert not consumer.receive(5, 0.3)
+            if cut.wait(0):
+                return
+        raise AssertionError("nobody has napped")
+
+    nap_and_be_cut()
+    before = there_is(*kinds)
+    for _ in range(5):
+        nap_and_be_cut()
+    after = there_is(*kinds)
+    # some may be on their way out: idle ones that the cut has closed, and an error that a thread looks at
+    assert all(after[kind] < before[kind] + 5 for kind in after), (before, after)
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_link_that_is_refused_goes_without_the_garbage_collector(server: Any) -> None:
+    link = open_link(address_of(server.url(), setting="broker_url", options={}))
+    with pytest.raises(ReplyError):
+        link.call("NO-SUCH-COMMAND")
+    link.close()
+    gone = weakref.ref(link)
+    del link
+    assert gone() is None
 
 
 def numbers(deliveries: Any) -> list[int]:
