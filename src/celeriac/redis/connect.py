@@ -347,7 +347,10 @@ def _connect(
         explained = _explained(error, endpoint)
         if explained is None:
             raise
-        raise explained from error
+        try:
+            raise explained from error
+        finally:
+            del explained  # it leads here by its traceback
     return Link(connection, endpoint, answer_timeout or address.answer_timeout)
 
 
