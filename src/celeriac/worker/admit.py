@@ -210,7 +210,7 @@ class Admission:
         if self._policy.max_delay is not None:
             until = min(until, self._clock.time() + self._policy.max_delay)
         self._claims.leave_gate(claim)
-        self._settle_dropped(claim, broker.Park(until))
+        self._settle_dropped(claim, broker.Park(until, relative=True))
 
     def _must_wait(self, claim: Claim, now: float) -> bool:
         """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
@@ -221,7 +221,7 @@ class Admission:
             self._claims.add_later(claim, start)
             self.on_later()
         else:
-            self._settle_dropped(claim, broker.Park(min(start, now + AWAY)))
+            self._settle_dropped(claim, broker.Park(min(start, now + AWAY), relative=True))
         return True
 
     def admit_due(self, claim: Claim) -> None:
