@@ -155,7 +155,8 @@ def transport_driver(name: str, folder: Path) -> TransportDriver:
 
     return TransportDriver(
         name=name, open=lambda: classes[name](url, Numbers, clock), advance=clock.advance, time=clock.time,
-        open_ahead=lambda seconds: classes[name](url, Numbers, WrongClock(clock, seconds)), lease=Numbers.broker_lease, max_bytes=Numbers.broker_max_message_bytes, read_result=read_result,
+        open_ahead=lambda seconds: classes[name](url, Numbers, WrongClock(clock, seconds)),
+        lease=Numbers.broker_lease, max_bytes=Numbers.broker_max_message_bytes, read_result=read_result,
     )  # fmt: skip
 
 

@@ -244,6 +244,17 @@ class Admission:
             case _:
                 self._drop(claim, decision)
 
+    def adopts(self, delivery: Delivery) -> bool:
+        """Whether it is the message of an attempt that is here and had lost it. Nothing else is taken up."""
+        if delivery.malformed is not None:
+            return False
+        try:
+            envelope = normalize(delivery.envelope, self._limits)
+            claim = self._claim(delivery, envelope, self._tasks.get(envelope.headers["task"]))
+        except Exception:  # nothing a message contains may end this process; somebody else will say what is wrong
+            return False
+        return claim.id in self._claims.held and self._claims.adopt(claim, was_given_before(claim.request))
+
     def _meet_again(self, claim: Claim) -> None:
         """A message whose id is held already, or was finished here while its message was lost."""
         claims = self._claims
