@@ -67,8 +67,8 @@ def rabbit_driver(
 
     return TransportDriver(
         name="amqp", open=open_transport, open_ahead=open_transport, advance=time.sleep, time=time.time,
-        lease=settings.broker_lease, minute=2.0, max_bytes=settings.broker_max_message_bytes, cut_off=cut_off, counts_lost_holders=False,
-        released_come_first=False, depth_counts_delayed=False, max_priority=10,
+        lease=settings.broker_lease, minute=2.0, max_bytes=settings.broker_max_message_bytes, cut_off=cut_off,
+        counts_lost_holders=False, released_come_first=False, depth_counts_delayed=False, max_priority=10,
     )  # fmt: skip
 
 
