@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac.embedded.volatile import VolatileEngine
 from celeriac.errors import BackendError, BrokerUnavailable, OperationalError, PublishUnknown
-from celeriac.transports.base import RELEASE, RELEASE_COUNTED, Capabilities, QueueCounts, Settlement
+from celeriac.transports.base import RELEASE, RELEASE_COUNTED, Capabilities, Park, QueueCounts, Settlement
 from celeriac.wire.result_record import decode_record
 from scorecard.simulation.world import Trouble
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from celeriac.embedded.volatile import Message, Receipt
     from celeriac.results.base import News, ResultRecord, Revocation
-    from celeriac.transports.base import Delivery, Outgoing, QueueSpec
+    from celeriac.transports.base import Delivery, Outgoing, QueueSpec, Verdict
     from scorecard.simulation.ledger import Attempt
     from scorecard.simulation.world import Host, World
 
@@ -260,6 +262,8 @@ class SimulatedConsumer:
         return await self.tell("settle", batch, lambda: None)
 
     async def tell(self, name: str, batch: Sequence[Settlement], first: Callable[[], None]) -> Sequence[Receipt]:
+        batch = [msgspec.structs.replace(one, verdict=self.by_the_brokers_clock(one.verdict)) for one in batch]
+
         def effect() -> list[Receipt]:
             first()
             strange = [one.receipt for one in batch if not self.owns(one.receipt)]
@@ -269,6 +273,14 @@ class SimulatedConsumer:
         lost: list[Receipt] = await self.call(name, effect)
         self.held.difference_update(one.receipt for one in batch)
         return lost
+
+    def by_the_brokers_clock(self, verdict: Verdict) -> Verdict:
+        """As Redis does it, and as RabbitMQ does, which is told how long and nothing else."""
+        if not isinstance(verdict, Park):
+            return verdict
+        same = self.world.wall + (verdict.until - self.host.time())
+        is_relative = verdict.relative or self.transport.kind == "connection"
+        return msgspec.structs.replace(verdict, until=same if is_relative else max(verdict.until, same))
 
     def owns(self, receipt: Receipt) -> bool:
         return receipt in self.held

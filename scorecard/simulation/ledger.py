@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 READY = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 #: seconds that a decision may take to become an act on the same host
 HAIR = 0.05
+#: times that one message may be given out within a second
+MOST_A_SECOND = 20
 #: (task id, retries): what one message is about
 Attempt = tuple[str, int]
 
@@ -63,6 +65,8 @@ class Ledger:
         self.copies: Counter[Attempt] = Counter()
         #: times that the broker has given one out
         self.deliveries: Counter[Attempt] = Counter()
+        #: when that was of late
+        self.recent: dict[Attempt, list[float]] = defaultdict(list)
         #: times that it had to take one back by itself
         self.redeliveries: Counter[Attempt] = Counter()
         self.known_revoked: dict[str, dict[str, float]] = defaultdict(dict)  #: host → id → since
@@ -82,6 +86,10 @@ class Ledger:
 
     def delivered(self, attempt: Attempt) -> None:
         self.deliveries[attempt] += 1
+        now, recent = self._world.loop.time(), self.recent[attempt]
+        recent.append(now)
+        if len(recent) > MOST_A_SECOND and now - recent.pop(0) < 1.0:
+            self._break("I14", f"{attempt} bounces: delivered {MOST_A_SECOND + 1}× within a second")
 
     def ran_out(self, attempt: Attempt, host: Host, taken_at: float, renewed_at: float, was_lost: bool) -> None:
         """The broker takes a message back from a holder who did not renew it any more."""

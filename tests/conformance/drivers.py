@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celeriac.results.key_value import key_value_store
 from celeriac.results.memory import MemoryStore
 from celeriac.results.sqlite import SqliteStore
-from celeriac.testing.conformance.clock import SteppedClock
+from celeriac.testing.conformance.clock import SteppedClock, WrongClock
 from celeriac.testing.conformance.results import ResultDriver
 from celeriac.testing.conformance.transport import TransportDriver
 from celeriac.transports.base import Taken
@@ -155,6 +155,7 @@ def transport_driver(name: str, folder: Path) -> TransportDriver:
 
     return TransportDriver(
         name=name, open=lambda: classes[name](url, Numbers, clock), advance=clock.advance, time=clock.time,
+        open_ahead=lambda seconds: classes[name](url, Numbers, WrongClock(clock, seconds)),
         lease=Numbers.broker_lease, max_bytes=Numbers.broker_max_message_bytes, read_result=read_result,
     )  # fmt: skip
 

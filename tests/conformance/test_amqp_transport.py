@@ -10,6 +10,7 @@ import pytest
 from drivers import Numbers
 
 from celeriac.clock import SYSTEM_CLOCK
+from celeriac.testing.conformance.clock import WrongClock
 from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
 from celeriac.transports.amqp.transport import AmqpTransport
 from celeriac.transports.base import QueueSpec
@@ -58,16 +59,16 @@ def rabbit_driver(
     url: str, settings: Any, kind: type[AmqpTransport] = AmqpTransport,
     queue_of: Callable[[str], QueueSpec] | None = None,
 ) -> TransportDriver:  # fmt: skip
-    def open_transport() -> AmqpTransport:
-        transport = kind(url, settings, SYSTEM_CLOCK)
+    def open_transport(ahead: float = 0.0) -> AmqpTransport:
+        transport = kind(url, settings, WrongClock(SYSTEM_CLOCK, ahead))
         if queue_of is not None:
             transport.expect(queue_of)
         return transport
 
     return TransportDriver(
-        name="amqp", open=open_transport, advance=time.sleep, time=time.time, lease=settings.broker_lease, minute=2.0,
-        max_bytes=settings.broker_max_message_bytes, cut_off=cut_off, counts_lost_holders=False,
-        released_come_first=False, depth_counts_delayed=False, max_priority=10,
+        name="amqp", open=open_transport, open_ahead=open_transport, advance=time.sleep, time=time.time,
+        lease=settings.broker_lease, minute=2.0, max_bytes=settings.broker_max_message_bytes, cut_off=cut_off,
+        counts_lost_holders=False, released_come_first=False, depth_counts_delayed=False, max_priority=10,
     )  # fmt: skip
 
 

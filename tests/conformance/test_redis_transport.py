@@ -12,6 +12,7 @@ from celeriac.clock import SYSTEM_CLOCK
 from celeriac.redis.address import address_of
 from celeriac.redis.connect import open_link
 from celeriac.redis.records import Records
+from celeriac.testing.conformance.clock import WrongClock
 from celeriac.testing.conformance.transport import TransportDriver, TransportSuite
 from celeriac.testing.servers import RedisServer
 from celeriac.transports.base import Heard, QueueSpec
@@ -53,6 +54,7 @@ def redis_driver(url: str, settings: Any, **options: Any) -> TransportDriver:
 
     return TransportDriver(
         name="redis", open=lambda: RedisTransport(url, settings, SYSTEM_CLOCK), advance=time.sleep, time=time.time,
+        open_ahead=lambda seconds: RedisTransport(url, settings, WrongClock(SYSTEM_CLOCK, seconds)),
         lease=settings.broker_lease, minute=1.0, max_bytes=settings.broker_max_message_bytes, read_result=read_result,
     )  # fmt: skip
 
@@ -65,6 +67,8 @@ def flushed(url: str) -> str:
 
 
 class TestRedis(TransportSuite):
+    wrong_clocks = ((-10, False), (-10, True), (10, True))  # it goes by its own
+
     @pytest.fixture
     def driver(self, server: RedisServer) -> TransportDriver:
         return redis_driver(flushed(server.url()), ShortLeases)

@@ -175,7 +175,7 @@ LEAVING_POINTS = [
 @pytest.mark.parametrize(("place", "nth"), LEAVING_POINTS, ids=lambda value: str(value).rpartition(":")[2])
 def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int, when: str) -> None:
     house.extra = prepare(house, place, when, nth)
-    worker = house.worker("-c", "1")
+    worker = house.worker("-c", "1", "--prefetch-multiplier", "4")  # there is something to give back
     house.extra = {}
     house.python("[note('ok', mark.delay(n, seconds=0.3).id) for n in range(12)]")
     house.until(lambda: house.notes("end"))

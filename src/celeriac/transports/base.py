@@ -81,10 +81,15 @@ class Release(msgspec.Struct, frozen=True, tag=True):
 
 
 class Park(msgspec.Struct, frozen=True, tag=True):
-    """Give it back, to be delivered again not before ``until`` (seconds since the epoch)."""
+    """Give it back, to be delivered again not before ``until`` (seconds since the epoch).
+
+    ``until`` is by the clock of whoever says so. A broker with a clock of its own keeps the message until then by
+    both: if it went by its own alone, a worker that is behind would get back at once what it can't start yet.
+    """
 
     until: float
     count_attempt: bool = False
+    relative: bool = False  #: what counts is how long it is away, not what hour it is then by the broker's clock
 
 
 class Bury(msgspec.Struct, frozen=True, tag=True):

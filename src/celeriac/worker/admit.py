@@ -210,7 +210,7 @@ class Admission:
         if self._policy.max_delay is not None:
             until = min(until, self._clock.time() + self._policy.max_delay)
         self._claims.leave_gate(claim)
-        self._settle_dropped(claim, broker.Park(until))
+        self._settle_dropped(claim, broker.Park(until, relative=True))
 
     def _must_wait(self, claim: Claim, now: float) -> bool:
         """Whether its turn comes later: then it waits at the broker, or here if that is soon."""
@@ -221,7 +221,7 @@ class Admission:
             self._claims.add_later(claim, start)
             self.on_later()
         else:
-            self._settle_dropped(claim, broker.Park(min(start, now + AWAY)))
+            self._settle_dropped(claim, broker.Park(min(start, now + AWAY), relative=True))
         return True
 
     def admit_due(self, claim: Claim) -> None:
@@ -243,6 +243,17 @@ class Admission:
                 self._claims.add_later(claim, decision.until)
             case _:
                 self._drop(claim, decision)
+
+    def adopts(self, delivery: Delivery) -> bool:
+        """Whether it is the message of an attempt that is here and had lost it. Nothing else is taken up."""
+        if delivery.malformed is not None:
+            return False
+        try:
+            envelope = normalize(delivery.envelope, self._limits)
+            claim = self._claim(delivery, envelope, self._tasks.get(envelope.headers["task"]))
+        except Exception:  # nothing a message contains may end this process; somebody else will say what is wrong
+            return False
+        return claim.id in self._claims.held and self._claims.adopt(claim, was_given_before(claim.request))
 
     def _meet_again(self, claim: Claim) -> None:
         """A message whose id is held already, or was finished here while its message was lost."""

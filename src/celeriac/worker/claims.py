@@ -181,6 +181,14 @@ class Claims:
         worker has just given back and that comes before it has heard so: adopted, it would be given back, and counted,
         a second time. And so does one of an attempt that still has its message: that has to be kept and settled, too.
         """
+        if self.adopt(claim, redelivered):
+            return True
+        advance(claim, PARKED)
+        self._behind.setdefault(claim.id, deque()).append(claim)
+        return False
+
+    def adopt(self, claim: Claim, redelivered: bool) -> bool:
+        """Whether it is the message of an attempt that is here and had lost it; that has it again then."""
         there = self.held[claim.id]
         given_back = isinstance(there.verdict, Release | Park)
         is_bereft = there.state == LOST or (
@@ -192,8 +200,6 @@ class Claims:
             if there.state == LOST:
                 advance(there, RUNNING)
             return True
-        advance(claim, PARKED)
-        self._behind.setdefault(claim.id, deque()).append(claim)
         return False
 
     def add_later(self, claim: Claim, until: float) -> None:

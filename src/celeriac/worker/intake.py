@@ -113,7 +113,8 @@ class Intake:
         self.last_delivery = self._clock.monotonic()
         self.received += len(deliveries)
         if self._stopping:
-            await self._give_back(deliveries)
+            # what runs here runs on: its message given back, it would run elsewhere as well
+            await self._give_back([delivery for delivery in deliveries if not self._admission.adopts(delivery)])
             return
         self._admission.admit(deliveries)
         if self.on_received is not None:

@@ -45,6 +45,7 @@ class Session:
         self._clock = clock
         self._random = random
         self._consumer: Consumer | None = None
+        self._ending: asyncio.Future[None] | None = None  #: of the last one that was dropped
         self._up = asyncio.Event()
         self._broken = asyncio.Event()
         #: why the consumer is to be replaced; None: nothing is wrong with it
@@ -132,7 +133,7 @@ class Session:
         try:
             await self._keep_running(consumer)
         except OperationalError:
-            await self._end(consumer)  # what runs is not to be given back
+            await self._end_whatever_comes(consumer)  # what runs is not to be given back
             raise
         self._consumer = consumer
         self.commits = consumer if isinstance(consumer, Commits) else None
@@ -161,7 +162,12 @@ class Session:
         """Drop the consumer and everything held that does not run; what runs stays ours where the broker lets it."""
         consumer = self._take()
         if consumer is not None:
-            await self._end(consumer)
+            await self._end_whatever_comes(consumer)
+
+    async def _end_whatever_comes(self, consumer: Consumer) -> None:
+        """Also if the worker ends meanwhile: cut short, it would leave messages held that nobody knows of."""
+        self._ending = asyncio.ensure_future(self._end(consumer))
+        await asyncio.shield(self._ending)
 
     async def _end(self, consumer: Consumer) -> None:
         if isinstance(consumer, Keeps):
@@ -173,6 +179,8 @@ class Session:
     async def close(self) -> None:
         """For good: everything that is held goes back."""
         consumer = self._take()
+        if self._ending is not None:
+            await self._ending
         if consumer is not None:
             await _ended(consumer.close())
 

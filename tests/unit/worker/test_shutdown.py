@@ -57,6 +57,33 @@ def test_a_stop_while_a_fetch_is_in_flight_gives_back_what_it_brings(make_rig: M
     asyncio.run(story(make_rig(receive_wait=2.0)))
 
 
+def test_what_runs_gets_its_lost_message_back_also_during_a_stop(make_rig: MakeRig) -> None:
+    """Given back, it would run elsewhere, too."""
+
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            pipeline = rig.worker.pipeline
+            assert pipeline is not None
+            await rig.until(lambda: rig.broker.receiving)
+            waits = rig.broker.receiving
+            await fill(rig, 1)
+            again = rig.broker.take_away("t0")
+            pipeline.claims.mark_lost(pipeline.claims.held["t0"])
+            await rig.until(lambda: rig.broker.receiving > waits)
+            stopping = asyncio.create_task(pipeline.intake.stop(30.0))
+            await asyncio.sleep(0)
+            again.attempt, again.redelivered = 1, True
+            rig.broker.put_message(again)
+            rig.broker.put("app.slow", "t1")
+            await stopping
+            rig.executor.finish("t0")
+            await rig.settled("t0")
+        assert rig.broker.verdicts("t0") == ["ack"]
+        assert set(rig.broker.verdicts("t1")) <= {"release"}
+
+    asyncio.run(story(make_rig(slots=2, receive_wait=2.0)))
+
+
 def test_force_cuts_what_runs_and_gives_its_message_back(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():

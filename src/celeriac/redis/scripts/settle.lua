@@ -6,8 +6,8 @@
 -- Results, sends and settlements, under a number: all of them, once.
 -- KEYS: settled; results; sends (see the pieces); per owner: held, lease, per returned one: delayed, wake, per buried
 -- one: its list. ARGV: prefix, separator, number; results; sends; number of owners; per owner: its name, number of
--- acknowledged fields, fields, number of returned ones (field, counted, ms or 0: at once, nonce), number of buried
--- ones (field, epitaph, ms it is kept).
+-- acknowledged fields, fields, number of returned ones (field, counted, not before this ms or 0: at once, not before
+-- so many ms from now, nonce), number of buried ones (field, epitaph, ms it is kept).
 -- Answers the numbers of results that cannot be judged here (then only the others are stored, and nothing else is
 -- done), and owner, field, owner, field … of what was no longer held.
 local prefix, separator = ARGV[1], ARGV[2]
@@ -45,9 +45,9 @@ for _ = 1, owners do
   argument = argument + 1
   local woken = {}
   for _ = 1, count do
-    local field, counted, until_, nonce = unpack(ARGV, argument, argument + 3)
+    local field, counted, until_, away, nonce = unpack(ARGV, argument, argument + 4)
     local delayed, wake_key = KEYS[key], KEYS[key + 1]
-    key, argument = key + 2, argument + 4
+    key, argument = key + 2, argument + 5
     local payload = redis.call('HGET', held, field)
     if payload then
       local _, _, step, queue = read_field(field)
@@ -59,7 +59,8 @@ for _ = 1, owners do
           payload = nil
         end
       else
-        redis.call('ZADD', delayed, until_, nonce .. '|' .. step .. '|' .. payload)
+        -- who says so may have a clock that is behind this one, and would get it back before it can start it
+        redis.call('ZADD', delayed, math.max(tonumber(until_), now_ms() + tonumber(away)), nonce .. '|' .. step .. '|' .. payload)
       end
       if payload then
         redis.call('HDEL', held, field)

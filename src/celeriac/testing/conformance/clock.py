@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celeriac.clock import Clock
 
 
 class SteppedClock:
@@ -34,3 +38,23 @@ class SteppedClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class WrongClock:
+    """Runs as another one, whose wall clock it is this many seconds ahead of."""
+
+    def __init__(self, right: Clock, ahead: float) -> None:
+        self._right = right
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time(), UTC)
+
+    def time(self) -> float:
+        return self._right.time() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._right.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)

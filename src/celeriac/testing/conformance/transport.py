@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
 from queue import Queue
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import pytest
@@ -56,6 +56,8 @@ class TransportDriver(msgspec.Struct, kw_only=True):
     name: str
     #: a new transport object; all reach the same broker
     open: Callable[[], Transport]
+    #: the same for a process whose clock is so many seconds ahead
+    open_ahead: Callable[[float], Transport]
     #: let this many seconds pass for the broker (push its clock, or wait)
     advance: Callable[[float], None]
     #: seconds since the epoch, as the broker sees them
@@ -567,6 +569,33 @@ class TransportSuite:
                     assert again.attempt == 1
 
         run(scenario())
+
+    #: minutes that the clock of who parks is ahead, and whether only the distance counts
+    wrong_clocks: ClassVar[Sequence[tuple[int, bool]]] = ((-10, False),)
+
+    def test_who_parks_by_a_wrong_clock_gets_nothing_back_before_its_time(
+        self, driver: TransportDriver, transport: Transport, publish: Any, queue: str
+    ) -> None:
+        if not transport.capabilities.delays:
+            pytest.skip("no delays")
+        minute = driver.minute
+
+        async def scenario(ahead: float, relative: bool) -> None:
+            wrong = driver.open_ahead(ahead)
+            consumer = wrong.consumer([QueueSpec(name=queue)], "owner")
+            publish(message(queue))
+            (found,) = await receive_all(consumer, 1)
+            due = driver.time() + minute
+            assert not await consumer.settle([Settlement(found.receipt, Park(until=due + ahead, relative=relative))])
+            early = await consumer.receive(1, 0)
+            assert not early or driver.time() >= due - transport.capabilities.delay_resolution
+            driver.advance(1.02 * minute)
+            await acknowledge(consumer, early or await receive_all(consumer, 1))
+            await consumer.close()
+            wrong.close()
+
+        for minutes, relative in self.wrong_clocks:
+            run(scenario(minutes * minute, relative))
 
     def test_the_more_urgent_goes_first(
         self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, admin: Any, queue: str

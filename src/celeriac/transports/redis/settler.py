@@ -84,7 +84,8 @@ class Settler:
             while True:
                 names, arguments = self._head(results, judged)
                 sorted_sends.write(self._keys, self._nonces, names, arguments)
-                verdicts.write(self._keys, self._nonces, epitaphs, self._kept_for, names, arguments)
+                now = self._clock.time()
+                verdicts.write(self._keys, self._nonces, epitaphs, self._kept_for, now, names, arguments)
                 unsure, lost = await self._run(_SETTLE, names, arguments)
                 if not unsure:
                     return pairs(lost)

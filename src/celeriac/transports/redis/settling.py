@@ -37,7 +37,7 @@ class _Owned(NamedTuple):
     """What is settled of one consumer's messages."""
 
     acks: list[str]
-    returns: list[tuple[str, bool, float | None]]
+    returns: list[tuple[str, bool, Park | None]]
     burials: list[tuple[Receipt, Bury]]
 
 
@@ -56,8 +56,8 @@ class Verdicts:
                     owned.acks.append(field)
                 case Release(count_attempt=counted):
                     owned.returns.append((field, counted, None))
-                case Park(until=until, count_attempt=counted):
-                    owned.returns.append((field, counted, until))
+                case Park(count_attempt=counted) as verdict:
+                    owned.returns.append((field, counted, verdict))
                 case Bury() as verdict:
                     owned.burials.append((settlement.receipt, verdict))
 
@@ -66,10 +66,11 @@ class Verdicts:
         return [burial for owned in self._owners.values() for burial in owned.burials]
 
     def write(
-        self, keys: Keys, nonces: Nonces, epitaphs: Mapping[Receipt, bytes], kept_for: float,
+        self, keys: Keys, nonces: Nonces, epitaphs: Mapping[Receipt, bytes], kept_for: float, now: float,
         names: list[str | bytes], arguments: list[Argument],
     ) -> None:  # fmt: skip
-        """Append what ``settle.lua`` reads. ``kept_for``: seconds that what is buried is kept; 0: for ever."""
+        """Append what ``settle.lua`` reads. ``kept_for``: seconds that what is buried is kept; 0: for ever. ``now``:
+        by the clock that times are told by, which is not the server's."""
         arguments.append(len(self._owners))
         for owner, owned in self._owners.items():
             names += (keys.held(owner), keys.lease(owner))
@@ -77,17 +78,24 @@ class Verdicts:
             arguments += owned.acks
             arguments.append(len(owned.returns))
             # the oldest last: it comes to stand in front
-            for field, counted, until in sorted(owned.returns, key=_newest_first):
+            for field, counted, park in sorted(owned.returns, key=_newest_first):
                 queue = read_field(field).queue
                 names += (keys.delayed(queue), keys.wake(queue))
-                arguments += (field, int(counted), 0 if until is None else max(1, int(until * 1000)), nonces.next())
+                arguments += (field, int(counted), *_appointment(park, now), nonces.next())
             arguments.append(len(owned.burials))
             for receipt, verdict in owned.burials:
                 names.append(keys.buried(read_field(receipt[1]).queue, verdict.quarantine))
                 arguments += (receipt[1], epitaphs.get(receipt, b""), int(kept_for * 1000))
 
 
-def _newest_first(returned: tuple[str, bool, float | None]) -> tuple[int, int]:
+def _appointment(park: Park | None, now: float) -> tuple[int, int]:
+    """Not before this time, and not before so long from now, by the server's clock; ms. Zeros: at once."""
+    if park is None:
+        return 0, 0
+    return 1 if park.relative else max(1, int(park.until * 1000)), max(0, int((park.until - now) * 1000))
+
+
+def _newest_first(returned: tuple[str, bool, Park | None]) -> tuple[int, int]:
     field = read_field(returned[0])
     return (-field.claim, -field.number)
 
