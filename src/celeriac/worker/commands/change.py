@@ -15,7 +15,7 @@ from celeriac.errors import OperationalError
 from celeriac.executors.base import Renewable, Resizable
 from celeriac.ids import is_safe_id
 from celeriac.transports.base import QueueSpec
-from celeriac.wire.revocation import revoked_ids, revoked_stamps, signal_name, stamp_values
+from celeriac.wire.revocation import PARDON, revoked_ids, revoked_stamps, signal_name, stamp_values
 from celeriac.worker.commands.inspect import command
 from celeriac.worker.commands.marking import mark_revoked
 
@@ -77,12 +77,37 @@ def revoke_by_stamped_headers(
     """Keep tasks from being run, by a header they are stamped with."""
     stamps = stamp_values(headers)
     named = signal_name(signal)
-    # told to some workers alone, it is a matter of theirs
-    is_for_all = request is not None and request.destination is None and not request.pattern
-    ended = state.cancel(revoked_stamps(stamps, named if terminate else ""), lasting=is_for_all).running
+    entries = revoked_stamps(stamps, named if terminate else "")
+    ended = state.cancel(entries, lasting=_is_for_all(request)).running
     if not terminate:
         return ok(f"headers {headers!r} flagged as revoked, but not terminated")
     return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
+
+
+@command("control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def unrevoke(state: WorkerState, task_id: str | Sequence[str], **_: Any) -> Reply:
+    """Take revocations back, by id: messages that come from now on are run."""
+    ids = _ids(task_id)
+    known = [one for one in ids if one in state.cancelling.revoked]
+    state.pardon(revoked_ids(ids, PARDON))
+    logger.info("tasks no longer revoked: %s", ", ".join(ids[:10]))
+    return ok(f"{len(ids)} tasks no longer revoked, {len(known)} of them were here")
+
+
+@command("control", variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]",
+         sees_request=True)  # fmt: skip
+def unrevoke_by_stamped_headers(
+    state: WorkerState, headers: Any, request: ControlRequest | None = None, **_: Any
+) -> Reply:
+    """Take revocations back, by a header that tasks are stamped with."""
+    stamps = stamp_values(headers)
+    state.pardon(revoked_stamps(stamps, PARDON), lasting=_is_for_all(request))
+    return ok(f"headers {stamps!r} no longer revoked")
+
+
+def _is_for_all(request: ControlRequest | None) -> bool:
+    """Told to some workers alone, it is a matter of theirs."""
+    return request is not None and request.destination is None and not request.pattern
 
 
 def _ids(given: Any) -> list[str]:

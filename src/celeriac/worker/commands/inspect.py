@@ -147,6 +147,14 @@ def revoked(state: WorkerState, **_: Any) -> list[str]:
     return state.admission.revoked.newest()
 
 
+@command("inspect")
+def revoked_stamps(state: WorkerState, **_: Any) -> dict[str, list[str]]:
+    """List the stamped headers by whose values tasks are not to run any more."""
+    revoked = state.admission.revoked
+    revoked.tidy()
+    return {header: list(values)[-_MOST_IDS:] for header, values in revoked.stamps.items()}
+
+
 @command("inspect", alias="dump_tasks", variadic="taskinfoitems", signature="[attribute1 ... [attributeN]]")
 def registered(
     state: WorkerState, taskinfoitems: Sequence[str] | None = None, builtins: bool = False, **_: Any
