@@ -97,6 +97,10 @@ class Inspect:
         """The limits of the whole cluster that tasks wait for, or have permits of."""
         return self.ask("limits")
 
+    def declared_limits(self) -> Any:
+        """The limits of the whole cluster: their numbers of today, and in the code."""
+        return self.ask("declared_limits")
+
     def revoked(self) -> Any:
         """The ids of revoked tasks."""
         return self.ask("revoked")
@@ -289,6 +293,23 @@ class Control:
         """Set how often tasks of one name may start on each worker, such as ``"10/m"``."""
         return self._order("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, destination, how)
 
+    def limit(
+        self, name: str, destination: Sequence[str] | None = None, *, rate: Any = ..., concurrency: Any = ...,
+        burst: Any = ..., **how: Any,
+    ) -> Replies:  # fmt: skip
+        """Change a limit over all workers while they run: ``limit("proj.report", rate="50/m")``; None lifts it.
+
+        ``name``: a task's, if that has one such limit, or what ``inspect().declared_limits()`` calls it. It is kept
+        where limits are counted, until :meth:`reset_limit`; some worker that has the limit has to be there to do so.
+        """
+        given = {"rate": rate, "concurrency": concurrency, "burst": burst}
+        values = {field: value for field, value in given.items() if value is not ...}
+        return self._order("limit", {"limit": name, "values": values}, destination, how)
+
+    def reset_limit(self, name: str, destination: Sequence[str] | None = None, **how: Any) -> Replies:
+        """Give a limit the numbers that the code has."""
+        return self._order("reset_limit", {"limit": name}, destination, how)
+
     def time_limit(
         self, task_name: str, soft: float | None = None, hard: float | None = None,
         destination: Sequence[str] | None = None, **how: Any,
@@ -363,6 +384,8 @@ class Control:
     aunrevoke_by_stamped_headers = in_thread(unrevoke_by_stamped_headers)
     aterminate = in_thread(terminate)
     arate_limit = in_thread(rate_limit)
+    alimit = in_thread(limit)
+    areset_limit = in_thread(reset_limit)
     atime_limit = in_thread(time_limit)
     aadd_consumer = in_thread(add_consumer)
     acancel_consumer = in_thread(cancel_consumer)

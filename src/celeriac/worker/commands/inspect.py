@@ -141,6 +141,12 @@ def limits(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
     return shapes.limits(state)
 
 
+@command("inspect")
+def declared_limits(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
+    """List the limits of the whole cluster that are declared here, with their numbers of today and in the code."""
+    return shapes.declared_limits(state)
+
+
 @command("inspect", alias="dump_revoked")
 def revoked(state: WorkerState, **_: Any) -> list[str]:
     """List the ids of tasks that are not to run any more."""
