@@ -181,6 +181,11 @@ def test_where_nothing_can_count_the_worker_does_not_start(house: House) -> None
     assert "neither of broker_url (amqp) and result_backend (rpc) can count for all workers" in said.stderr
     assert "set task_limit_store" in said.stderr
     assert "Traceback" not in said.stderr
+    checked = house.celeriac("-A", "house", "check", "--json")
+    assert checked.returncode == 1, checked.stdout + checked.stderr
+    found = {(one["level"], one["setting"]): one["text"] for one in json.loads(checked.stdout)["findings"]}
+    assert "There are limits (house.paced, house.stuck_once, house.work)" in found["error", "task_limit_store"]
+    assert "Nothing keeps what is revoked" in found["note", "result_backend"]
 
 
 def test_which_store_counts() -> None:
