@@ -45,7 +45,7 @@ def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: Ho
 
 def test_a_locked_file_does_not_make_a_running_task_run_twice(house: House) -> None:
     """The session breaks, but the messages of what runs stay with this worker."""
-    house.settings["broker_lease"] = 12
+    house.settings["broker_lease"] = 60
     first = house.worker("-c", "1")
     house.python("mark.delay(1, seconds=20.0)")
     house.until(lambda: house.notes("start"))

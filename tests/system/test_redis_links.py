@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
@@ -23,11 +24,15 @@ from celeriac.errors import TimeoutError as ResultTimeout
 from celeriac.redis.address import address_of
 from celeriac.redis.connect import Links, open_link
 from celeriac.redis.errors import Fault, LinkBroken, Translating, fault_of
+from celeriac.redis.looped import AsyncLink
 from celeriac.results.redis import RedisStore
 from celeriac.results.waiting import Waiter
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import record
+from celeriac.testing.conformance.transport import message
 from celeriac.testing.servers import ClusterServers, RedisServer, SentinelGroup, ServerMissing, free_port
+from celeriac.transports.base import ACK, QueueSpec, Settlement
+from celeriac.transports.redis.transport import RedisTransport
 from celeriac.wire.revocation import Revocation
 
 if TYPE_CHECKING:
@@ -185,6 +190,46 @@ def test_tls_with_a_known_authority(secured: Secured):
     options = {"ca_certs": str(secured.authority.path), "cert_reqs": "required"}
     with opened(f"redis://localhost:{secured.tls_port}/0", redis_backend_use_ssl=options) as store:
         is_used(store)
+
+
+def test_the_event_loop_reads_and_writes_large_things_over_tls(secured: Secured):
+    secured.shows("good")
+    link = open_link(address(secured.tls_url(ssl_ca_certs=str(secured.authority.path))))
+
+    async def asked() -> None:
+        asking = AsyncLink(link)
+        large = [bytes([65 + number]) * (3 << 20) for number in range(3)]
+        answers = [asking.call("RPUSH", "large", value) for value in large]
+        async with asyncio.timeout(30):
+            assert [await answer for answer in answers] == [1, 2, 3]
+            assert await asking.call("LRANGE", "large", 0, -1) == large
+            assert await asking.call("DEL", "large") == 1
+        asking.close()
+
+    asyncio.run(asked())
+
+
+def test_a_consumer_over_tls(secured: Secured):
+    secured.shows("good")
+    url = secured.tls_url(ssl_ca_certs=str(secured.authority.path))
+    transport = RedisTransport(url, Settings(), SYSTEM_CLOCK)
+    bodies = {b"%d" % number: b"x" * 100_000 for number in range(200)}
+    publisher = transport.publisher()
+    publisher.publish([message("q", body=name + body) for name, body in bodies.items()], time.monotonic() + 30)
+    publisher.close()
+
+    async def received() -> None:
+        consumer = transport.consumer([QueueSpec(name="q")], "w")
+        found: list[Any] = []
+        async with asyncio.timeout(30):
+            while len(found) < len(bodies):
+                found += await consumer.receive(1000, 1.0)
+            assert [one.envelope.body for one in found] == [name + body for name, body in bodies.items()]
+            assert not await consumer.settle([Settlement(one.receipt, ACK) for one in found])
+            await consumer.close()
+
+    asyncio.run(received())
+    transport.close()
 
 
 def test_tls_with_a_certificate_of_ones_own(secured: Secured):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from tests.on_loop import OnLoop
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import BrokerFull, ImproperlyConfigured, OperationalError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celeriac.transports.base import Delivery
-    from celeriac.transports.redis.consumer import RedisConsumer
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis.md"
@@ -64,7 +64,7 @@ def opened(url: str, **options: Any) -> Iterator[RedisTransport]:
         transport.close()
 
 
-def received(consumer: RedisConsumer, wanted: int, patience: float = 10.0) -> list[Delivery]:
+def received(consumer: OnLoop, wanted: int, patience: float = 10.0) -> list[Delivery]:
     found: list[Delivery] = []
     ends = time.monotonic() + patience
     while len(found) < wanted and time.monotonic() < ends:
@@ -85,7 +85,7 @@ def test_a_full_server_lets_a_worker_in_whose_queues_are_there() -> None:
                 transport.admin().declare([known, QueueSpec(name="new")])
             with pytest.raises(BrokerFull):
                 transport.publisher().publish(numbered("known", [2]), time.monotonic() + 10)
-            consumer = transport.blocking_consumer([known], "w")
+            consumer = OnLoop(transport.consumer, [known], "w")
             [delivery] = received(consumer, 1)
             assert not consumer.settle([Settlement(delivery.receipt, ACK)])
             consumer.close()
@@ -98,7 +98,7 @@ def is_a_broker(transport: RedisTransport) -> None:
     specs = [QueueSpec(name=name, exchange="e", exchange_type="topic", routing_key=f"{name}.#") for name in ("a", "b")]
     admin.declare(specs)
     assert {"a", "b"} <= set(admin.queues())
-    consumer = transport.blocking_consumer(specs, "w")
+    consumer = OnLoop(transport.consumer, specs, "w")
     assert not consumer.receive(1, 0.05)
     publisher.publish([*numbered("a", [1, 2, 3]), message("", route=Route("e", "b.x", "topic"))], soon)
     publisher.publish(numbered("b", [4], not_before=time.time() + 0.2, priority=6), soon)
@@ -118,7 +118,7 @@ def is_a_broker(transport: RedisTransport) -> None:
     assert admin.undelay("a") == 1
     assert not admin.stranded(0)
     assert not admin.rescue(0)
-    consumer._keeper.report()
+    consumer.inner._keeper.report()
     consumer.close()
     assert admin.purge("a") == 2
     assert admin.depth("next") == 1
@@ -160,7 +160,7 @@ def test_a_fail_over_of_sentinels_is_followed(sentinels: SentinelGroup) -> None:
     with opened(sentinels.url(), master_name=sentinels.name) as transport:
         specs = [QueueSpec(name="q")]
         publisher = transport.publisher()
-        consumer = transport.blocking_consumer(specs, "w")
+        consumer = OnLoop(transport.consumer, specs, "w")
         publisher.publish(numbered("q", [1, 2]), time.monotonic() + 10)
         received(consumer, 1)
         with redis.Redis(port=sentinels.servers[0].port) as client:
@@ -176,7 +176,7 @@ def test_a_fail_over_of_sentinels_is_followed(sentinels: SentinelGroup) -> None:
                 time.sleep(0.2)
         with contextlib.suppress(OperationalError):
             consumer.close()
-        heir = transport.blocking_consumer(specs, "heir")
+        heir = OnLoop(transport.consumer, specs, "heir")
         bodies = {delivery.envelope.body for delivery in received(heir, 3, 40)}
         assert bodies == {b"1", b"2", b"3"}
         heir.close()

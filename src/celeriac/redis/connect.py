@@ -32,8 +32,10 @@ Argument = str | bytes | int | float
 Command = Sequence[Argument]
 
 _CHUNK = 1 << 18
-_READ = 1 << 16
-_NOTHING = object()
+#: bytes that one look at a socket reads at most
+READ_SIZE = 1 << 16
+#: what a reader says when there is no whole reply
+NOTHING = object()
 #: its stub asks for a tuple of one
 pack: Callable[[tuple[Argument, ...]], bytes] = cast("Any", hiredis.pack_command)
 
@@ -72,7 +74,7 @@ class Link:
         #: redis-py's, connected; we speak on its socket
         self._connection = connection
         self._socket: socket.socket = connection._sock
-        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOTHING)
+        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=NOTHING)
         #: seconds that the server may be silent when an answer is due
         self.patience = answer_timeout
         self._pending = getattr(self._socket, "pending", None)  # decrypted bytes that no poll would tell of
@@ -149,7 +151,7 @@ class Link:
         try:
             while len(found) < count:
                 reply = take()
-                if reply is _NOTHING:
+                if reply is NOTHING:
                     self._limit(deadline)
                     self._feed()
                 elif isinstance(reply, hiredis.PushNotification):
@@ -182,7 +184,7 @@ class Link:
         return found
 
     def _parse_pushed(self) -> None:
-        while (reply := self._reader.gets()) is not _NOTHING:
+        while (reply := self._reader.gets()) is not NOTHING:
             if not isinstance(reply, hiredis.PushNotification):
                 raise LinkBroken(f"an unexpected reply: {str(reply)[:100]}", Fault.OTHER, sent=False)
             self._note(reply)
@@ -206,6 +208,14 @@ class Link:
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def for_loop(self) -> tuple[socket.socket, hiredis.Reader]:
+        """The socket, which does not block any more, and what reads its replies, for an event loop to drive.
+
+        Nothing may be due, and no call be made here again but :meth:`close`.
+        """
+        self._socket.settimeout(0.0)
+        return self._socket, self._reader
+
     def fileno(self) -> int:
         """To wait for an answer with others; -1 once closed."""
         return self._socket.fileno()
@@ -223,7 +233,7 @@ class Link:
             return True
 
     def _feed(self) -> None:
-        data = self._socket.recv(_READ)
+        data = self._socket.recv(READ_SIZE)
         if not data:
             raise LinkBroken("the server closed the connection", Fault.UNREACHABLE, sent=True)
         self._reader.feed(data)

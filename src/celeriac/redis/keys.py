@@ -17,6 +17,7 @@ Ours, which Celery never reads:
     <prefix>_celeriac.settled.<owner>              string   the last settlement that was done
     <prefix>_celeriac.delayed.<queue>              zset     nonce|step|bytes → when it is due (server ms)
     <prefix>_celeriac.wake.<queue>                 zset     one token, for some seconds: "there is something"
+    <prefix>_celeriac.bell.<owner>                 zset     as a token, for this one consumer
     <prefix>_celeriac.peek.<list>                  string   the one consumer that watches a list for Celery's producers
     <prefix>_celeriac.served.<queue>               zset     consumers of ours → when they count as dead (server ms)
     <prefix>_celeriac.amnesty                      string   the server was away: nobody counts as dead until it expires
@@ -73,6 +74,7 @@ class Keys:
         self._lease = f"{ours}lease."
         self._delayed = f"{ours}delayed."
         self._wake = f"{ours}wake."
+        self._bell = f"{ours}bell."
         self._fence = f"{ours}fence."
         self._settled = f"{ours}settled."
         self._peek = f"{ours}peek."
@@ -150,6 +152,9 @@ class Keys:
 
     def wake(self, queue: str) -> str:
         return self._wake + queue
+
+    def bell(self, owner: str) -> str:
+        return self._bell + owner
 
     def buried(self, queue: str, quarantine: bool) -> str:
         return f"{self.prefix}{queue}.{'quarantine' if quarantine else 'dead'}"

@@ -17,6 +17,7 @@ from celeriac.redis.errors import ReplyError
 
 if TYPE_CHECKING:
     from celeriac.redis.connect import Argument, Link
+    from celeriac.redis.looped import AsyncLink
 
 _INCLUDE = re.compile(r"^--@include (\S+)\n", re.MULTILINE)
 #: what stands among a link's scripts when its server takes no first line
@@ -45,23 +46,48 @@ class Script:
         self._load(link, deadline)
         return self._call(link, keys, arguments, deadline)
 
+    async def ask(self, link: AsyncLink, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+        """As :meth:`run`, on the event loop."""
+        try:
+            return await link.call("EVALSHA", self._sha_for(link), len(keys), *keys, *arguments)
+        except ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        for text in self._texts_for(link):
+            try:
+                await link.call("SCRIPT", "LOAD", text)
+                break
+            except ReplyError as error:
+                self._note_refusal(link, text, error)
+        return await link.call("EVALSHA", self._sha_for(link), len(keys), *keys, *arguments)
+
     def _call(
         self, link: Link, keys: Sequence[str | bytes], arguments: Sequence[Argument], deadline: float | None
     ) -> Any:
-        sha = self._old_sha if _OLD in link.scripts else self._sha
-        return link.call("EVALSHA", sha, len(keys), *keys, *arguments, deadline=deadline)
+        return link.call("EVALSHA", self._sha_for(link), len(keys), *keys, *arguments, deadline=deadline)
 
     def _load(self, link: Link, deadline: float | None) -> None:
-        if _OLD not in link.scripts:
+        for text in self._texts_for(link):
             try:
-                link.call("SCRIPT", "LOAD", self.text, deadline=deadline)
-            except ReplyError as error:
-                if self._old_text is self.text or not _is_about_text(str(error)):
-                    raise
-                link.scripts.add(_OLD)
-            else:
+                link.call("SCRIPT", "LOAD", text, deadline=deadline)
                 return
-        link.call("SCRIPT", "LOAD", self._old_text, deadline=deadline)
+            except ReplyError as error:
+                self._note_refusal(link, text, error)
+
+    def _sha_for(self, link: Link | AsyncLink) -> str:
+        return self._old_sha if _OLD in link.scripts else self._sha
+
+    def _texts_for(self, link: Link | AsyncLink) -> tuple[str, ...]:
+        """What to load: the second if the server does not take the first."""
+        if _OLD in link.scripts or self._old_text is self.text:
+            return (self._old_text,)
+        return (self.text, self._old_text)
+
+    def _note_refusal(self, link: Link | AsyncLink, text: str, error: ReplyError) -> None:
+        """Raises what is not about the first line of the text."""
+        if text is self._old_text or not _is_about_text(str(error)):
+            raise error
+        link.scripts.add(_OLD)
 
 
 def _sha(text: str) -> str:

@@ -19,8 +19,8 @@ from celeriac.redis.errors import ReplyError
 from celeriac.redis.keys import binding_member, read_binding
 from celeriac.transports.base import Heard
 from celeriac.transports.bindings import topic_matches
+from celeriac.transports.redis.looking import BLOCKING_ANSWER, Looker
 from celeriac.transports.redis.sending import encoded
-from celeriac.transports.redis.waking import BLOCKING_ANSWER, Sleeper
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
 from celeriac.wire.limits import Limits
@@ -217,7 +217,7 @@ class _Replies:
         self._links = Links(address)
         if queue.exchange:
             self._call([("SADD", keys.binding(queue.exchange), *self._members)])
-        self._sleeper = Sleeper(partial(open_link, address, answer_timeout=BLOCKING_ANSWER), [])
+        self._looker = Looker(partial(open_link, address, answer_timeout=BLOCKING_ANSWER), self._name)
 
     def receive(self, limit: int, wait: float) -> Sequence[Heard]:
         ends = time.monotonic() + wait
@@ -230,7 +230,7 @@ class _Replies:
                 left = ends - time.monotonic()
                 if found or left <= 0 or self._closed or self._interrupted.is_set():
                     return found
-                self._sleeper.sleep(min(left, 1.0), self._name)
+                self._looker.sleep(min(left, 1.0))
         finally:
             self._interrupted.clear()
 
@@ -244,7 +244,7 @@ class _Replies:
 
     def interrupt(self) -> None:
         self._interrupted.set()
-        self._sleeper.interrupt()
+        self._looker.interrupt()
 
     def close(self) -> None:
         if self._closed:
@@ -258,7 +258,7 @@ class _Replies:
             with self._translating:
                 self._call(commands)
         finally:
-            self._sleeper.close()
+            self._looker.close()
             self._links.close()
 
 

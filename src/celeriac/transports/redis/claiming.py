@@ -6,12 +6,13 @@ number, and is asked for again before anything else is claimed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import MessageError
-from celeriac.redis.errors import Fault, LinkBroken, ReplyError, fault_of
+from celeriac.redis.errors import Fault, LinkBroken, ReplyError, describe, fault_of
 from celeriac.redis.keys import read_field
 from celeriac.redis.scripts import script
 from celeriac.transports.base import Delivery
@@ -23,15 +24,19 @@ from celeriac.wire.limits import Limits
 from celeriac.wire.sealed import read_sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from celeriac.redis.connect import Argument, Link
+    from celeriac.redis.connect import Argument
     from celeriac.redis.keys import Keys
+    from celeriac.redis.looped import AsyncLink
+    from celeriac.transports.redis.opening import Opener
     from celeriac.transports.redis.settling import Receipt
 
 logger = logging.getLogger("celeriac.transports.redis")
 
 _CLAIM, _RESUME = script("claim"), script("resume")
+#: seconds that a nap takes at most
+LONGEST_NAP = 0.5
 #: seconds within which the answer to a claim is asked for again
 _HEAL = 1.5
 #: seconds between two complaints about the same key
@@ -39,42 +44,52 @@ _COMPLAIN = 60.0
 
 
 class Claimer:
-    """Claims for one consumer. One thread."""
+    """Claims for one consumer, on the event loop."""
 
     def __init__(
-        self, open_link: Callable[[float | None], Link], keys: Keys, owner: str, queues: Sequence[str], strategy: str,
+        self, opener: Opener, keys: Keys, owner: str, queues: Sequence[str], strategy: str,
         lease: float, max_bytes: int,
     ) -> None:  # fmt: skip
-        self._open_link = open_link
+        self._opener = opener
         self._keys = keys
         self._owner = owner
         self._queues = list(queues)
         self._rotates = strategy == "round_robin"
         self._limits = Limits(wire_bytes=max_bytes)
         self._times: tuple[Argument, ...] = (int(lease * 1000), dead_after_ms(lease))
-        self._link: Link | None = None
+        self._link: AsyncLink | None = None
         self._number = 0
-        #: the first claim whose answer we do not know
+        #: one claim at a time
+        self._claiming = asyncio.Lock()
+        #: the first claim whose answer we do not know: it was lost, or whoever waited for it was cancelled
         self._lost_from: int | None = None
         self._orders = self._all_orders()
+        self._tokens = self._all_tokens()
+        #: waits for a token
+        self.is_napping = False
         self._complained: dict[str, float] = {}
-        #: seconds until a delayed message is due, as the last claim that left nothing said
-        self.next_due: float | None = None
+        #: when a delayed message is due (``time.monotonic()``), as the last claim that left nothing said
+        self.due_at: float | None = None
         #: the last claim took the last ones: what comes after it leaves a token
         self.is_dry = False
         #: where the last messages came from
         self.busiest = keys.list_of(self._queues[0])
 
-    def redirect(self, queues: Sequence[str]) -> None:
-        """Claim from these from now on; claims are numbered on. In the thread that claims."""
-        self._queues = list(queues)
-        self._orders = self._all_orders()
-        self.next_due = None
-        if queues:
-            self.busiest = self._keys.list_of(queues[0])
+    async def redirect(self, queues: Sequence[str]) -> None:
+        """Claim from these from now on, and no more from the others; claims are numbered on."""
+        async with self._claiming:
+            self._queues = list(queues)
+            self._orders = self._all_orders()
+            self._tokens = self._all_tokens()
+            self.due_at = None
+            if queues:
+                self.busiest = self._keys.list_of(queues[0])
 
     def _all_orders(self) -> list[tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]]:
         return [self._order(start) for start in range(len(self._queues) if self._rotates else 1)]
+
+    def _all_tokens(self) -> list[str]:
+        return [*map(self._keys.wake, self._queues), self._keys.bell(self._owner)]
 
     def _order(self, start: int) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, int]]]:
         """Keys, arguments and places of the lists, each step of all queues before the next one's."""
@@ -91,43 +106,63 @@ class Claimer:
 
     # ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, limit: int) -> list[Delivery]:
-        """Up to ``limit`` messages that are there now. Heals a lost answer once; raises ``LinkBroken``."""
+    async def claim(self, limit: int, nap: float = 0.0) -> list[Delivery]:
+        """Up to ``limit`` messages that are there now. Heals a lost answer once; raises ``LinkBroken``.
+
+        ``nap``: wait for a token first, in the server, so many seconds at most: what wakes us has us claim at once.
+        Cancelled, it leaves what it may have taken to the next one.
+        """
         if not self._queues and self._lost_from is None:
             return []
-        try:
-            return self._claim(limit, None)
-        except LinkBroken:
-            self.close()
-            return self._claim(limit, time.monotonic() + _HEAL)
-        except ReplyError as error:
-            if fault_of(error) is Fault.STANDBY:
-                self.close()  # somebody else is the master now
-            raise
+        async with self._claiming:
+            try:
+                return await self._claim(limit, nap)
+            except LinkBroken:
+                self.close()
+            except ReplyError as error:
+                if fault_of(error) is Fault.STANDBY:
+                    self.close()  # somebody else is the master now
+                raise
+            ends = time.monotonic() + _HEAL
+            try:
+                async with asyncio.timeout(_HEAL):
+                    return await self._claim(limit, 0.0, ends)
+            except TimeoutError:
+                raise LinkBroken("the server did not answer in time", Fault.SLOW, sent=True) from None
 
-    def _claim(self, limit: int, deadline: float | None) -> list[Delivery]:
-        if self._link is None:
-            self._link = self._open_link(deadline)
+    async def _claim(self, limit: int, nap: float, deadline: float | None = None) -> list[Delivery]:
+        link = self._link
+        if link is None:
+            link = self._link = await self._opener.open(deadline, more_patience=LONGEST_NAP)
         if self._lost_from is not None:
-            found = self._resume(self._link, self._lost_from)
+            found = await self._resume(link, self._lost_from)
             self._lost_from = None
             if found:
                 return found
         if not self._queues:
             return []
         self._number += 1
-        number = self._number
+        number = self._lost_from = self._number
         names, arguments, places = self._orders[number % len(self._orders)]
+        token = None
+        if nap > 0:
+            # no longer than the nap: a token that goes to somebody who is busy by then is missed by those who are not
+            token = link.call_later("BZPOPMIN", *self._tokens, max(0.01, round(nap, 3)))
+            self.is_napping = True
         try:
-            answer = _CLAIM.run(self._link, names, (self._owner, number, limit, *self._times, *arguments))
-        except LinkBroken:
-            self._lost_from = number
+            answer = await _CLAIM.ask(link, names, (self._owner, number, limit, *self._times, *arguments))
+        except ReplyError:
+            self._lost_from = None
             raise
+        finally:
+            self.is_napping = False
+            refusal = _refusal(token) if token is not None else None
+        self._lost_from = None
         due, errors, *lists = answer
         self.is_dry = False
         for error in errors:
             self._complain(error.decode("utf-8", "replace"))
-        self.next_due = due / 1000 if due >= 0 else None
+        self.due_at = time.monotonic() + due / 1000 if due >= 0 else None
         found = []
         for place, items in zip(lists[::2], lists[1::2], strict=True):
             queue, step = places[place]
@@ -136,12 +171,24 @@ class Claimer:
             for payload in reversed(items):
                 found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))
         self.is_dry = 0 < len(found) < limit and not errors
+        if refusal is not None and not found:
+            self._complain(f"no nap is possible: {describe(refusal)}")
+            await asyncio.sleep(nap)
         return found
 
-    def _resume(self, link: Link, first: int) -> list[Delivery]:
+    async def finish(self) -> None:
+        """Claim nothing any more: see to it that no claim is on its way whose answer nobody will read."""
+        self._queues = []
+        async with self._claiming:
+            if self._lost_from is not None:
+                link = self._link = self._link or await self._opener.open()
+                await self._resume(link, self._lost_from)
+                self._lost_from = None
+
+    async def _resume(self, link: AsyncLink, first: int) -> list[Delivery]:
         owner, keys = self._owner, self._keys
         names = (keys.held(owner), keys.lease(owner), keys.fence(owner))
-        flat = _RESUME.run(link, names, (first, self._number, self._times[0]))
+        flat = await _RESUME.ask(link, names, (first, self._number, self._times[0]))
         fields = sorted(
             zip((field.decode() for field in flat[::2]), flat[1::2], strict=True), key=lambda pair: read_field(pair[0])
         )
@@ -173,3 +220,10 @@ class Claimer:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+
+
+def _refusal(token: asyncio.Future[Any]) -> BaseException | None:
+    """What the server has against napping."""
+    if not token.done():
+        token.cancel()  # given up with the claim
+    return None if token.cancelled() else token.exception()

@@ -50,12 +50,8 @@ class RedisPublisher:
         with self._translating:
             link = self._links.take(deadline)
             try:
-                sends = self._sorter.sort(batch, link, deadline)
-                if len(sends.lists) == 1 and not sends.delayed:
-                    self._push(link, sends, deadline)
+                if self._start(link, batch, deadline):
                     self._pushed(link, deadline)
-                elif sends.lists or sends.delayed:
-                    self._run(link, sends, deadline)
             finally:
                 self._links.give_back(link)
 
@@ -68,17 +64,23 @@ class RedisPublisher:
         with self._translating:
             link = self._links.take(deadline)
             try:
-                sends = self._sorter.sort(batch, link, deadline)
-                if len(sends.lists) == 1 and not sends.delayed:
-                    self._push(link, sends, deadline)
+                if self._start(link, batch, deadline):
                     return partial(self._end, link, deadline)
-                if sends.lists or sends.delayed:
-                    self._run(link, sends, deadline)
             except BaseException:
                 self._links.give_back(link)
                 raise
             self._links.give_back(link)
             return _nothing
+
+    def _start(self, link: Link, batch: Sequence[Outgoing], deadline: float) -> bool:
+        """Whether it was only written, and the answer is due."""
+        sends = self._sorter.sort(batch, lambda key: set(link.call("SMEMBERS", key, deadline=deadline)))
+        if len(sends.lists) == 1 and not sends.delayed:
+            self._push(link, sends, deadline)
+            return True
+        if sends.lists or sends.delayed:
+            self._run(link, sends, deadline)
+        return False
 
     def _end(self, link: Link, deadline: float) -> None:
         with self._translating:

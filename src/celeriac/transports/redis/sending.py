@@ -18,7 +18,7 @@ from celeriac.wire.kombu_json import encode_envelope
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celeriac.redis.connect import Argument, Link
+    from celeriac.redis.connect import Argument
     from celeriac.transports.base import Outgoing, QueueSpec
     from celeriac.wire.envelope import Route
 
@@ -110,12 +110,8 @@ class Sorter:
         self._bindings = bindings
         self._max_bytes = max_bytes
 
-    def sort(self, batch: Sequence[Outgoing], link: Link, deadline: float | None = None) -> Sends:
-        """Raises ``PublishRejected`` and ``Unroutable`` for the whole batch. ``link``: to look up bindings."""
-
-        def ask(key: str) -> set[bytes]:
-            return set(link.call("SMEMBERS", key, deadline=deadline))
-
+    def sort(self, batch: Sequence[Outgoing], ask: Callable[[str], set[bytes]]) -> Sends:
+        """Raises ``PublishRejected`` and ``Unroutable`` for the whole batch. ``ask``: reads a set, for bindings."""
         sends = Sends()
         lists, step_of = sends.lists, self._keys.step_of
         for outgoing in batch:

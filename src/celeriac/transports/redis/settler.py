@@ -5,6 +5,7 @@ Settlements are numbered: when the answer to one is lost on its way it is told a
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,19 @@ from celeriac.redis.scripts import script
 from celeriac.transports.epitaph import epitaph
 from celeriac.transports.redis.sending import Nonces, Sends
 from celeriac.transports.redis.settling import Verdicts, by_owner, pairs, unmarked
+from celeriac.transports.redis.waking import TOKEN_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from celeriac.clock import Clock
     from celeriac.redis.connect import Argument, Link
     from celeriac.redis.keys import Keys
+    from celeriac.redis.looped import AsyncLink
     from celeriac.redis.records import Records
     from celeriac.redis.scripts import Script
     from celeriac.transports.base import Outgoing, Settlement
+    from celeriac.transports.redis.opening import Opener
     from celeriac.transports.redis.sending import Sorter
     from celeriac.transports.redis.settling import Receipt
     from celeriac.wire.result_record import ResultRecord
@@ -43,19 +47,17 @@ def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str], queues: Seque
     return left
 
 
-def _fetch(held: str, field: str, link: Link) -> bytes | None:
-    payload: bytes | None = link.call("HGET", held, field)
-    return payload
-
-
 class Settler:
-    """Settles for one consumer, whosever messages they are. One thread."""
+    """Settles for one consumer, whosever messages they are.
+
+    On the event loop, one batch at a time: they are numbered.
+    """
 
     def __init__(
-        self, open_link: Callable[[float | None], Link], keys: Keys, owner: str, sorter: Sorter, records: Records,
+        self, opener: Opener, keys: Keys, owner: str, sorter: Sorter, records: Records,
         lease: float, kept_for: float, clock: Clock,
     ) -> None:  # fmt: skip
-        self._open_link = open_link
+        self._opener = opener
         self._keys = keys
         self._owner = owner
         self._sorter = sorter
@@ -64,27 +66,29 @@ class Settler:
         self._kept_for = kept_for
         self._clock = clock
         self._nonces = Nonces()
-        self._link: Link | None = None
+        self._link: AsyncLink | None = None
         self._number = 0
+        self._settling = asyncio.Lock()
 
-    def commit(
+    async def commit(
         self, results: Sequence[ResultRecord], sends: Sequence[Outgoing], settlements: Sequence[Settlement]
     ) -> list[Receipt]:
         if not (results or sends or settlements):
             return []
-        verdicts = Verdicts(settlements)
-        epitaphs = self._epitaphs(verdicts)
-        sorted_sends = self._sorter.sort(sends, self._connected()) if sends else Sends()
-        self._number += 1
-        judged = [""] * len(results)
-        while True:
-            names, arguments = self._head(results, judged)
-            sorted_sends.write(self._keys, self._nonces, names, arguments)
-            verdicts.write(self._keys, self._nonces, epitaphs, self._kept_for, names, arguments)
-            unsure, lost = self._run(_SETTLE, names, arguments)
-            if not unsure:
-                return pairs(lost)
-            results, judged = self._judge(results, unsure)
+        async with self._settling:
+            verdicts = Verdicts(settlements)
+            epitaphs = await self._epitaphs(verdicts)
+            sorted_sends = await self._sorted(sends) if sends else Sends()
+            self._number += 1
+            judged = [""] * len(results)
+            while True:
+                names, arguments = self._head(results, judged)
+                sorted_sends.write(self._keys, self._nonces, names, arguments)
+                verdicts.write(self._keys, self._nonces, epitaphs, self._kept_for, names, arguments)
+                unsure, lost = await self._run(_SETTLE, names, arguments)
+                if not unsure:
+                    return pairs(lost)
+                results, judged = await self._judge(results, unsure)
 
     def _head(
         self, results: Sequence[ResultRecord], judged: Sequence[str]
@@ -94,12 +98,20 @@ class Settler:
             self._keys.prefix, self._keys.separator, self._number, *arguments
         ]  # fmt: skip
 
-    def _judge(
+    async def _sorted(self, sends: Sequence[Outgoing]) -> Sends:
+        members: dict[str, set[bytes]] = {}
+        while True:
+            try:
+                return self._sorter.sort(sends, partial(_known, members))
+            except _Unknown as unknown:
+                members[unknown.key] = set(await self._call("SMEMBERS", unknown.key))
+
+    async def _judge(
         self, results: Sequence[ResultRecord], unsure: Sequence[int]
     ) -> tuple[list[ResultRecord], list[str]]:  # fmt: skip
         """What stands under some keys could not be read by the script: read it here, and say what may be replaced."""
         keys = [self._records.key(results[number - 1].task_id) for number in unsure]
-        stored = dict(zip(unsure, self._connected().call("MGET", *keys), strict=True))
+        stored = dict(zip(unsure, await self._call("MGET", *keys), strict=True))
         wanted: list[ResultRecord] = []
         judged: list[str] = []
         for number, record in enumerate(results, 1):
@@ -110,11 +122,11 @@ class Settler:
             judged.append(digest(value) if value is not None else "")
         return wanted, judged
 
-    def _epitaphs(self, verdicts: Verdicts) -> dict[Receipt, bytes]:
+    async def _epitaphs(self, verdicts: Verdicts) -> dict[Receipt, bytes]:
         """For what is to be buried, with the bytes that the server holds."""
         found: dict[Receipt, bytes] = {}
         for (owner, field), verdict in verdicts.burials:
-            payload = self._healing(partial(_fetch, self._keys.held(owner), field))
+            payload: bytes | None = await self._call("HGET", self._keys.held(owner), field)
             if payload is not None:
                 bare, attempts, _ = unmarked(payload)
                 found[owner, field] = epitaph(
@@ -123,42 +135,72 @@ class Settler:
                 )  # fmt: skip
         return found
 
-    def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+    async def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         """Returns those that are lost."""
         lost: list[Receipt] = []
-        for owner, fields in by_owner(receipts).items():
-            gone = self._run(_RENEW, [self._keys.lease(owner)], [self._lease_ms, *fields])
-            lost += [(owner, field.decode()) for field in gone]
+        async with self._settling:
+            for owner, fields in by_owner(receipts).items():
+                gone = await self._run(_RENEW, [self._keys.lease(owner)], [self._lease_ms, *fields])
+                lost += [(owner, field.decode()) for field in gone]
         return lost
 
-    def leave(self, owner: str, kept: Sequence[str], queues: Sequence[str]) -> int:
-        """Give back what a consumer holds, but for ``kept``; how many messages are still held."""
-        left: int = self._healing(lambda link: leave(link, self._keys, owner, kept, queues))
-        return left
+    async def ring(self, bell: str) -> None:
+        """Wake who naps."""
+        async with self._settling:
+            await self._call("ZADD", bell, 0, "")
+            await self._call("PEXPIRE", bell, TOKEN_MS)
+
+    async def settled(self) -> None:
+        """Wait for the batch under way; none begins after it as long as nobody calls."""
+        async with self._settling:
+            pass
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self, called: Script, names: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
-        return self._healing(lambda link: called.run(link, names, arguments))
+    async def _run(self, called: Script, names: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+        return await self._healing(lambda link: called.ask(link, names, arguments))
 
-    def _healing(self, work: Callable[[Link], Any]) -> Any:
+    async def _call(self, *command: Argument) -> Any:
+        return await self._healing(lambda link: link.call(*command))
+
+    async def _healing(self, work: Callable[[AsyncLink], Awaitable[Any]]) -> Any:
         """Once more when the connection breaks: everything here may be done twice."""
         try:
-            return work(self._connected())
+            link = self._link
+            if link is None:
+                link = self._link = await self._opener.open()
+            return await work(link)
         except LinkBroken:
             self.close()
-            return work(self._connected(time.monotonic() + _HEAL))
         except ReplyError as error:
             if fault_of(error) is Fault.STANDBY:
                 self.close()  # somebody else is the master now
             raise
-
-    def _connected(self, deadline: float | None = None) -> Link:
-        if self._link is None:
-            self._link = self._open_link(deadline)
-        return self._link
+        ends = time.monotonic() + _HEAL
+        try:
+            async with asyncio.timeout(_HEAL):
+                link = self._link = await self._opener.open(ends)
+                return await work(link)
+        except TimeoutError:
+            self.close()
+            raise LinkBroken("the server did not answer in time", Fault.SLOW, sent=True) from None
 
     def close(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+
+
+class _Unknown(Exception):
+    """Somebody has to ask the server for the members of ``key``."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _known(members: Mapping[str, set[bytes]], key: str) -> set[bytes]:
+    try:
+        return members[key]
+    except KeyError:
+        raise _Unknown(key) from None

@@ -24,7 +24,6 @@ from celeriac.transports.redis.consumer import RedisConsumer
 from celeriac.transports.redis.household import Household
 from celeriac.transports.redis.publisher import RedisPublisher
 from celeriac.transports.redis.sending import Bindings, Sorter
-from celeriac.transports.threads import CommittingConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,11 +98,7 @@ class RedisTransport:
         house = self._house
         return RedisPublisher(Links(house.address), house.keys, house.sorter, house.translating)
 
-    def consumer(self, queues: Sequence[QueueSpec], owner: str) -> CommittingConsumer:
-        return CommittingConsumer(self.blocking_consumer(queues, owner), owner)
-
-    def blocking_consumer(self, queues: Sequence[QueueSpec], owner: str) -> RedisConsumer:
-        """The consumer without its threads, for programs that have their own."""
+    def consumer(self, queues: Sequence[QueueSpec], owner: str) -> RedisConsumer:
         return RedisConsumer(self._house, [queue.name for queue in queues], owner, self._clock)
 
     def admin(self) -> RedisAdmin:

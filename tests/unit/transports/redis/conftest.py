@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+from tests.on_loop import OnLoop
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import OperationalError
@@ -16,7 +17,6 @@ from celeriac.redis.connect import Link, open_link
 from celeriac.testing.conformance.transport import numbered
 from celeriac.testing.servers import RedisServer
 from celeriac.transports.base import Delivery, Outgoing, QueueSpec
-from celeriac.transports.redis.consumer import RedisConsumer
 from celeriac.transports.redis.transport import RedisTransport
 
 
@@ -52,13 +52,13 @@ class Bench:
             setattr(settings, name, value)
         return RedisTransport(url or self.url, settings, SYSTEM_CLOCK)
 
-    def consumer(self, *queues: str, transport: RedisTransport | None = None, **changes: Any) -> RedisConsumer:
+    def consumer(self, *queues: str, transport: RedisTransport | None = None, **changes: Any) -> OnLoop:
         transport = transport or self.transport(**changes)
-        made = transport.blocking_consumer([QueueSpec(name=queue) for queue in queues], "owner")
+        made = OnLoop(transport.consumer, [QueueSpec(name=queue) for queue in queues], "owner")
         self._stack.callback(self._close, made)
         return made
 
-    def _close(self, consumer: RedisConsumer) -> None:
+    def _close(self, consumer: OnLoop) -> None:
         with suppress(OperationalError):  # its server or proxy may be gone
             consumer.close()
 
@@ -75,13 +75,18 @@ class Bench:
     def keys(self) -> set[str]:
         return {key.decode() for key in self.link.call("KEYS", "*")}
 
-    def die(self, consumer: RedisConsumer) -> None:
+    def die(self, consumer: OnLoop) -> None:
         """As ``kill -9`` does: nothing is given back and nothing is reported any more."""
-        consumer._keeper.stop()
-        consumer._sleeper.close()
-        consumer._claimer.close()
-        consumer._settler.close()
-        consumer._closed = True
+        inner = consumer.inner
+
+        async def drop() -> None:
+            inner._closed = True
+            inner._keeper.stop()
+            inner._watch.close()
+            inner._claimer.close()
+            inner._settler.close()
+
+        consumer.end(drop())
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +101,8 @@ def bench(server: RedisServer) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def receive_all() -> Callable[[RedisConsumer, int], list[Delivery]]:
-    def receive(consumer: RedisConsumer, wanted: int, patience: float = 10.0) -> list[Delivery]:
+def receive_all() -> Callable[[OnLoop, int], list[Delivery]]:
+    def receive(consumer: OnLoop, wanted: int, patience: float = 10.0) -> list[Delivery]:
         found: list[Delivery] = []
         ends = time.monotonic() + patience
         while len(found) < wanted:

@@ -32,7 +32,7 @@ def test_what_a_dead_consumer_held_comes_back_in_order_and_unblamed(bench: Any, 
     dead, heir = bench.consumer("q"), bench.consumer("q")
     assert numbers(receive_all(dead, 3)) == [0, 1, 2]
     assert numbers(receive_all(dead, 2)) == [3, 10]
-    assert not heir._began
+    assert not heir.inner._began
     bench.die(dead)
     died = time.monotonic()
     found = []
@@ -271,8 +271,8 @@ def test_delays_wait_where_only_we_look_once_we_serve_the_queue(bench: Any, rece
 def test_a_sleeper_is_woken_at_once(bench: Any, ours: bool) -> None:
     consumer = bench.consumer("other", "q")
     assert not consumer.receive(1, 0)
-    consumer._claimer.busiest = "q"
-    consumer._keeper.report()
+    consumer.inner._claimer.busiest = "q"
+    consumer.inner._keeper.report()
     best = 1.0
     for _ in range(5):
         woken: list[float] = []

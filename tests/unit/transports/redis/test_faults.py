@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +12,13 @@ import pytest
 from celeriac.errors import BrokerUnavailable, ImproperlyConfigured, OperationalError, PublishTimeout, PublishUnknown
 from celeriac.redis.address import address_of
 from celeriac.redis.connect import open_link
-from celeriac.redis.errors import ReplyError
+from celeriac.redis.errors import Fault, LinkBroken, ReplyError
 from celeriac.redis.keys import Keys
+from celeriac.redis.looped import AsyncLink
 from celeriac.redis.scripts import Script, script
 from celeriac.testing.conformance.transport import message, numbered, stored
 from celeriac.testing.proxy import CutAt, FaultProxy, Hold
-from celeriac.transports.base import ACK, Settlement
+from celeriac.transports.base import ACK, QueueSpec, Settlement
 from celeriac.wire.stored_status import packed
 
 if TYPE_CHECKING:
@@ -167,17 +170,126 @@ def test_a_forked_child_publishes_over_its_own_connection(bench: Any) -> None:
     publisher.close()
 
 
-def test_an_interrupt_from_another_thread_ends_the_wait(bench: Any) -> None:
-    import threading
+async def napping(consumer: Any) -> None:
+    while not consumer._claimer.is_napping:  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(0.001)
 
+
+def test_another_set_of_queues_is_received_from_at_once(bench: Any) -> None:
     consumer = bench.consumer("q")
-    for _ in range(3):
-        timer = threading.Timer(0.1, consumer.interrupt)
-        timer.start()
-        began = time.monotonic()
-        assert not consumer.receive(1, 60)
-        assert time.monotonic() - began < 50
-        timer.join(timeout=1)
+    bench.fill("other", 1)
+
+    async def redirected(inner: Any) -> Any:
+        receiving = asyncio.create_task(inner.receive(10, 30.0))
+        await napping(inner)
+        assert await inner.redirect([QueueSpec(name="other")])
+        async with asyncio.timeout(20):
+            return await receiving
+
+    assert numbers(consumer.run(redirected(consumer.inner))) == [0]
+    bench.fill("q", 1)
+    assert not consumer.receive(10, 0)
+
+
+def test_closing_ends_a_wait_and_nothing_is_taken_after_it(bench: Any) -> None:
+    consumer = bench.consumer("q")
+
+    async def closed(inner: Any) -> Any:
+        receiving = asyncio.create_task(inner.receive(10, 30.0))
+        await napping(inner)
+        await inner.close()
+        async with asyncio.timeout(20):
+            return await receiving
+
+    assert consumer.run(closed(consumer.inner)) == []
+    bench.fill("q", 3)
+    assert bench.link.call("LLEN", Keys().list_of("q")) == 3
+    left = bench.link.call("KEYS", "_celeriac.*")
+    assert not [key for key in left if b".held." in key or b".fence." in key]
+
+
+def test_a_cancelled_wait_leaves_what_it_took_to_the_next(bench: Any) -> None:
+    consumer = bench.consumer("q")
+
+    async def cancelled(inner: Any) -> None:
+        receiving = asyncio.create_task(inner.receive(10, 30.0))
+        await napping(inner)
+        receiving.cancel()
+        with suppress(asyncio.CancelledError):
+            await receiving
+
+    consumer.run(cancelled(consumer.inner))
+    bench.fill("q", 3)  # the claim that waits in the server takes these, and nobody reads its answer
+    found: list[Any] = []
+    ends = time.monotonic() + 30
+    while len(found) < 3 and time.monotonic() < ends:
+        found += consumer.receive(10, 0.2)
+    assert numbers(found) == [0, 1, 2]
+    assert not consumer.settle([Settlement(one.receipt, ACK) for one in found])
+
+
+def test_who_closes_after_a_cancelled_wait_gives_back_what_it_took(bench: Any) -> None:
+    consumer = bench.consumer("q")
+
+    async def cancelled(inner: Any) -> None:
+        receiving = asyncio.create_task(inner.receive(10, 30.0))
+        await napping(inner)
+        receiving.cancel()
+        with suppress(asyncio.CancelledError):
+            await receiving
+
+    consumer.run(cancelled(consumer.inner))
+    bench.fill("q", 3)
+    consumer.close()
+    assert bench.link.call("LLEN", Keys().list_of("q")) == 3
+
+
+def test_without_leave_to_nap_a_consumer_looks_now_and_then_and_says_so(bench: Any, caplog: Any) -> None:
+    bench.link.call("ACL", "SETUSER", "narrow", "on", ">word", "~*", "&*", "+@all", "-bzpopmin")
+    consumer = bench.consumer("q", transport=bench.transport(bench.url.replace("redis://", "redis://narrow:word@")))
+    assert not consumer.receive(1, 0.5)
+    assert "no nap is possible" in caplog.text
+    assert consumer.inner._claimer._number < 20
+    bench.fill("q", 1)
+    assert numbers(consumer.receive(1, 30)) == [0]
+    consumer.close()
+    bench.link.call("ACL", "DELUSER", "narrow")
+
+
+def test_a_silent_server_breaks_a_link_of_the_loop(bench: Any, server: Any) -> None:
+    link = open_link(address_of(bench.url, setting="broker_url", options={"socket_timeout": 0.3}))
+
+    async def asked() -> None:
+        asking = AsyncLink(link)
+        assert await asking.call("PING") == b"PONG"
+        server.pause()
+        try:
+            answers = [asking.call("PING"), asking.call_later("PING"), asking.call("PING")]
+            for answer in answers:
+                with pytest.raises(LinkBroken) as caught:
+                    await answer
+                assert caught.value.fault is Fault.SLOW
+        finally:
+            server.resume()
+        with pytest.raises(LinkBroken):
+            asking.call("PING")
+        asking.close()
+
+    asyncio.run(asked())
+
+
+def test_commands_larger_than_the_socket_takes_are_written_on_in_order(bench: Any) -> None:
+    link = open_link(address_of(bench.url, setting="broker_url", options={}))
+
+    async def asked() -> None:
+        asking = AsyncLink(link)
+        large = [bytes([65 + number]) * (8 << 20) for number in range(4)]
+        answers = [asking.call("RPUSH", "l", value) for value in large]
+        assert [await answer for answer in answers] == [1, 2, 3, 4]
+        assert await asking.call("LRANGE", "l", 0, -1) == large
+        asking.close()
+
+    asyncio.run(asked())
 
 
 def test_old_servers_get_scripts_without_the_first_line(bench: Any) -> None:
