@@ -221,7 +221,8 @@ async def _set_limit(
 def _limit_change(given: Any) -> LimitChange:
     """From a mapping, or ``["rate=10/m", …]`` of a command line. Raises ``ValueError``."""
     if isinstance(given, list | tuple):
-        given = dict(str(word).partition("=")[::2] for word in given)
+        words = [str(word).partition("=") for word in given]
+        given = {name: value for name, _, value in words}
     if not isinstance(given, dict):
         raise ValueError("values is a mapping of rate, concurrency and burst to numbers")
     values: dict[str, Any] = {}
