@@ -187,6 +187,37 @@ def one_end(history: History) -> Check:
     return Check(name="I6", title="one end per task", found=found)
 
 
+def revoked_do_not_start(history: History, *, grace: float = 0.0) -> Check:
+    """I9: what is revoked does not start after that was accepted; ``grace``: seconds that word of it may take."""
+    told: dict[str, float] = {}
+    for event in history.of("revoked"):
+        told.setdefault(event.id, event.t)
+    found = [
+        f"{id_[:8]} started {run.start.t - t:.2f} s after it was revoked"
+        for id_, t in told.items()
+        for run in history.runs.get(id_, ())
+        if run.start.t > t + grace
+    ]
+    return Check(name="I9", title="what is revoked does not start", found=found, note=f"{len(told)} revoked")
+
+
+def order_is_kept(history: History) -> Check:
+    """I11: tasks with one key start in the order in which they were accepted; a repeated start does not count."""
+    latest: dict[str, tuple[float, str]] = {}
+    found = []
+    firsts = sorted((runs[0].start.t, id_) for id_, runs in history.runs.items())
+    for _, id_ in firsts:
+        call, ok = history.invoked.get(id_), history.accepted.get(id_)
+        if call is None or ok is None or not call.key:
+            continue
+        before = latest.get(call.key)
+        if before is not None and ok.t < before[0]:
+            found.append(f"{id_[:8]} of {call.key} started after {before[1][:8]}, which was sent later")
+        else:
+            latest[call.key] = (ok.t, id_)
+    return Check(name="I11", title="each key keeps its order", found=found, note=f"{len(latest)} keys")
+
+
 def never_more_at_once(history: History, most: int, *, but: Collection[str] = ()) -> Check:
     """At no time are more than ``most`` tasks at work, those in ``but`` not counted. A run that was cut short ends with
     its process; of one that was never seen again nothing can be said."""

@@ -20,7 +20,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One line of one process. Which fields matter depends on ``kind``:
 
     invoke → ok | fail | info (a publish) · start → retry | end (a run) · result (read at the end) · fault … heal ·
-    depth (what the broker still has) · worker (a process of the fleet began or ended) · call (any other API call)
+    depth (what the broker still has) · worker (a process of the fleet began or ended) · call (any other API call) ·
+    sample (what a process or a broker holds) · revoked (a revoke that returned) · write, sync (seen by strace)
     """
 
     t: float  #: on the machine's monotonic clock, which all processes share
@@ -34,6 +35,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 0
     task: str = ""
     queue: str = ""
+    key: str = ""  #: of an invoke: tasks with the same one keep their order
     value: Any = None
     state: str = ""
     error: str = ""

@@ -72,6 +72,8 @@ class Lab:
         self.store_url = site.store_url(product)
         #: where the processes that are started next find the broker
         self.broker_url: Callable[[Product], str] = site.broker_url
+        #: a command that the helpers which are started next run under
+        self.under: list[str] = []
         self._ends = time.monotonic() + deadline
         self._history = folder / "history"
         self._history.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,11 @@ class Lab:
         event = Event(t=time.monotonic(), wall=time.time(), proc="lab", pid=os.getpid(), kind=kind, **facts)
         os.write(self._journal, msgspec.json.encode(event) + b"\n")
 
+    def sample(self, proc: str, state: str, value: dict[str, float]) -> None:
+        """Write down what a process or a broker holds now; see ``baseline.py``."""
+        event = Event(t=time.monotonic(), wall=time.time(), proc=proc, kind="sample", state=state, value=value)
+        os.write(self._journal, msgspec.json.encode(event) + b"\n")
+
     def strike(self, what: str, procs: Sequence[str] = (), pids: Iterable[int] = ()) -> None:
         """Write down a fault that begins (or happens) now."""
         self.say(what)
@@ -126,6 +133,10 @@ class Lab:
 
     def history(self) -> History:
         return History.read(self._history)
+
+    def history_of(self, *kinds: str) -> History:
+        """Only events of these kinds."""
+        return History(self.history().of(*kinds))
 
     def progress(self) -> None:
         """Read what has been added to the history since the last look."""
@@ -191,11 +202,14 @@ class Lab:
 
     def worker(
         self, name: str = "w1", *, concurrency: int = 2, pool: str = "prefork", queues: str = "",
-        through: FaultProxy | None = None, wait: float = 20.0, more: tuple[str, ...] = (), **settings: Any,
+        through: FaultProxy | None = None, wait: float = 20.0, more: tuple[str, ...] = (),
+        source: Path | None = None, **settings: Any,
     ) -> Worker:  # fmt: skip
-        """Start one, and wait until it is ready (0: don't)."""
-        command = self.product.worker_command(name, concurrency, pool, queues, more)
-        worker = Worker(name, command, self.environment(through, **settings), self.folder)
+        """Start one, and wait until it is ready (0: don't). ``source``: of another version of the product."""
+        product = msgspec.structs.replace(self.product, source=source) if source else self.product
+        command = product.worker_command(name, concurrency, pool, queues, more)
+        environment = {**self.environment(through, **settings), **product.search_path()}
+        worker = Worker(name, command, environment, self.folder)
         self._helpers.append(worker)
         self.start(worker, wait)
         return worker
@@ -212,7 +226,7 @@ class Lab:
 
     def helper(self, name: str, script: str, *arguments: str, through: FaultProxy | None = None) -> Helper:
         """One of the scripts in ``apps``, in the product's interpreter."""
-        command = [self.product.python, str(APPS / script), *arguments]
+        command = [*self.under, self.product.python, str(APPS / script), *arguments]
         helper = Helper(name, command, self.environment(through), self.folder)
         self._helpers.append(helper)
         helper.start()

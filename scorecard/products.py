@@ -26,13 +26,18 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     #: what a worker logs when it knows that the broker is gone
     lost_words: tuple[str, ...] = ()
+    #: where our own code lies
+    source: Path = SOURCE
 
     def environment(self) -> dict[str, str]:
         inherited = dict(os.environ)
         # a make target sets it for the repository's sake; what is installed has its bytecode compiled
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)
-        path = [str(APPS)] if self.name == "celery" else [str(APPS), str(SOURCE)]
-        return {**inherited, "LAB_PRODUCT": self.name, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        return {**inherited, "LAB_PRODUCT": self.name, **self.search_path(), "PYTHONUNBUFFERED": "1"}
+
+    def search_path(self) -> dict[str, str]:
+        path = [str(APPS)] if self.name == "celery" else [str(APPS), str(self.source)]
+        return {"PYTHONPATH": os.pathsep.join(path)}
 
     def worker_command(self, name: str, concurrency: int, pool: str, queues: str, more: tuple[str, ...]) -> list[str]:
         return [

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +44,10 @@ class Site(Protocol):
 
     def buried(self, queue: str = QUEUE) -> list[bytes]:
         """The bytes of dead letters and quarantined messages."""
+        ...
+
+    def holdings(self) -> dict[str, float]:
+        """What lies in it, by name: keys with their lengths, queues, bindings …; not what is kept on purpose."""
         ...
 
     def kill(self) -> None: ...
@@ -101,6 +107,25 @@ class SqliteSite:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
             return [bytes(meta) + bytes(body) for meta, body in connection.execute("select meta, body from buried")]
 
+    def holdings(self) -> dict[str, float]:
+        path = self._folder / "lab.sqlite3"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+            names = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
+            kept = {"revocation", "broadcast"}  # for their time
+            return {
+                f"rows of {name}": connection.execute(f'select count(*) from "{name}"').fetchone()[0]
+                for name in names
+                if name not in kept
+            }
+
+    def hold(self, seconds: float) -> None:
+        """Keep everybody else from writing for so long."""
+        path = self._folder / "lab.sqlite3"
+        with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
+            connection.execute("begin immediate")
+            time.sleep(seconds)
+            connection.execute("rollback")
+
     def kill(self) -> None:
         raise Unsupported("a file can't be killed")
 
@@ -129,6 +154,11 @@ class RedisSite:
         self.port: int | None = self.server.port
 
     @property
+    def server_pid(self) -> int:
+        assert self.server.process is not None, "the server is not running"
+        return self.server.process.pid
+
+    @property
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.server.port, socket_timeout=5.0, socket_connect_timeout=5.0)
 
@@ -154,6 +184,9 @@ class RedisSite:
         with closing(self.client) as client:
             found: Any = [*client.lrange(f"{queue}.dead", 0, -1), *client.lrange(f"{queue}.quarantine", 0, -1)]
         return [payload_of(epitaph) for epitaph in found]
+
+    def holdings(self) -> dict[str, float]:
+        return keys_of(self.server)
 
     def kill(self) -> None:
         self.server.kill()
@@ -226,6 +259,18 @@ class RabbitSite:
                     found.append(base64.b64decode(body) if message["payload_encoding"] == "base64" else body.encode())
         return [payload_of(body) for body in found]
 
+    def holdings(self) -> dict[str, float]:
+        found = keys_of(self.store)
+        for one in self.api("GET", "/queues/{vhost}"):
+            found[f"queue {one['name']}"] = 1
+            found[f"messages of {one['name']}"] = one.get("messages", 0)
+        found.update({f"exchange {one['name']}": 1 for one in self.api("GET", "/exchanges/{vhost}")})
+        for one in self.api("GET", "/bindings/{vhost}"):
+            found[f"binding {one['source']} -> {one['destination']} by {one['routing_key']}"] = 1
+        found["connections"] = len(self.api("GET", "/vhosts/{vhost}/connections"))
+        found["channels"] = len(self.api("GET", "/vhosts/{vhost}/channels"))
+        return found
+
     def kill(self) -> None:
         self.node.kill()
 
@@ -252,6 +297,25 @@ class RabbitSite:
 
     def version(self) -> str:
         return str(self.node.api("GET", "/overview")["rabbitmq_version"])
+
+
+def keys_of(server: RedisServer) -> dict[str, float]:
+    """Every key with how much is in it, but for the registry of revocations, and how many clients there are."""
+    found: dict[str, float] = {}
+    lengths = {"list": "llen", "hash": "hlen", "set": "scard", "zset": "zcard", "stream": "xlen"}
+    with closing(redis.Redis(port=server.port, socket_timeout=5.0)) as client:
+        info: Any = client.info()
+        found["clients"] = info["connected_clients"]
+        databases = [int(name[2:]) for name in info if re.fullmatch(r"db\d+", name)]
+    for number in databases:
+        with closing(redis.Redis(port=server.port, db=number, socket_timeout=5.0)) as client:
+            for key in client.scan_iter(count=1000):
+                name: Any = client.type(key)
+                kind = name.decode()
+                if b"{revoked}" not in key:
+                    size = getattr(client, lengths[kind])(key) if kind in lengths else client.exists(key)
+                    found[f"{number}:{key.decode(errors='replace')}"] = size
+    return found
 
 
 def payload_of(epitaph: bytes) -> bytes:

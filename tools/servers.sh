@@ -12,6 +12,7 @@ needs=(
   "redis-sentinel:redis-sentinel"
   "/usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server"
   "openssl:openssl"
+  "strace:strace"
 )
 
 missing=()

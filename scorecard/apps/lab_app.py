@@ -5,8 +5,12 @@ Its tasks write down their start and their end and do what they are told in betw
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import json
+import math
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -71,3 +75,63 @@ def swallow(self: Any, n: int, load: Any = None) -> int:
     """Take any argument and look at none of it."""
     began(self.request)
     return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.hold")
+def hold(self: Any, n: int, seconds: float = 1.0, how: str = "call") -> int:
+    """Keep the interpreter's lock for so long, in C: nothing else in this process can run Python meanwhile."""
+    began(self.request)
+    if how == "regex":
+        _match_for(seconds)
+    else:
+        # PyDLL, unlike CDLL, does not let go of the lock
+        ctypes.PyDLL(None).usleep(ctypes.c_uint(int(seconds * 1e6)))
+    return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+def _match_for(seconds: float) -> None:
+    """One search that takes at least ``seconds``: each further letter doubles the work."""
+    letters, took = 16, 0.0
+    while took < 0.05:
+        letters += 1
+        at = time.thread_time()  # whatever else the machine does meanwhile
+        re.match("(a+)+$", "a" * letters + "b")
+        took = time.thread_time() - at
+    re.match("(a+)+$", "a" * (letters + math.ceil(math.log2(seconds / took))) + "b")
+
+
+@app.task(bind=True, name="lab.endure")
+def endure(self: Any, n: int, how: str = "sleep", seconds: float = 2.0) -> int:
+    """Last so long: asleep, computing, or in a call to C that heeds nobody and leaves the interpreter's lock alone."""
+    began(self.request)
+    until = time.monotonic() + seconds
+    if how == "sleep":
+        time.sleep(seconds)
+    elif how == "call":
+        while (left := until - time.monotonic()) > 0:
+            ctypes.CDLL(None).poll(None, 0, max(1, int(left * 1000)))
+    else:
+        while time.monotonic() < until:
+            pass
+    return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+if os.environ["LAB_PRODUCT"] != "celery":
+
+    @app.task(bind=True, name="lab.aendure")
+    async def aendure(self: Any, n: int, how: str = "sleep", seconds: float = 2.0) -> int:
+        """The same in a coroutine: waiting, or never waiting."""
+        began(self.request)
+        until = time.monotonic() + seconds
+        if how == "sleep":
+            await asyncio.sleep(seconds)
+        while time.monotonic() < until:
+            pass
+        return ended(self.request, n)  # type: ignore[no-any-return]
+
+
+@app.task(bind=True, name="lab.fail")
+def fail(self: Any, n: int) -> int:
+    """Fail, always."""
+    began(self.request)
+    raise ValueError(f"{n} is not to my liking")

@@ -75,10 +75,11 @@ def main() -> None:
     began = time.monotonic()
     for step in range(plan["count"]):
         task_id = str(uuid.UUID(int=dice.getrandbits(128), version=4))
-        options = options_of(plan, dice)
         n = plan.get("first", 0) + step
+        call = {**plan, **plan["calls"][step]} if "calls" in plan else plan
+        options = options_of(call, dice)
         # an id whose fate is unknown is sent again, as the docs tell users to
-        while not publish(plan, n, task_id, options) and plan.get("resolve") and not stop.wait(0.2):
+        while not publish(call, n, task_id, options) and plan.get("resolve") and not stop.wait(0.2):
             pass
         if stop.is_set():
             break

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from scorecard.experiments import brokers, control, data, kills, limits, results, sentinel, stops, times, wire
+from scorecard.experiments import (
+    brokers,
+    control,
+    data,
+    deploys,
+    durability,
+    kills,
+    limits,
+    pools,
+    programs,
+    results,
+    revocations,
+    sentinel,
+    soak,
+    stops,
+    times,
+    wire,
+)
 from scorecard.experiments.catalogue import CATALOGUE, Experiment
 
 __all__ = [
-    "CATALOGUE", "Experiment", "brokers", "control", "data", "kills", "limits", "results", "sentinel", "stops", "times",
+    "CATALOGUE",
+    "Experiment",
+    "brokers",
+    "control",
+    "data",
+    "deploys",
+    "durability",
+    "kills",
+    "limits",
+    "pools",
+    "programs",
+    "results",
+    "revocations",
+    "sentinel",
+    "soak",
+    "stops",
+    "times",
     "wire",
-]  # fmt: skip
+]

@@ -94,7 +94,7 @@ def hostile_control(lab: Lab) -> None:
     worker = lab.worker(concurrency=2, more=("-E", "--probes", "127.0.0.1:0"))
     pid = worker.pid
     watcher = lab.helper("monitor", "watch.py")
-    lab.until(lambda: _shout(lab, [_said(_EVENTS, _event("task-here"))]) and "here" in watcher.words(), 20)
+    lab.until(lambda: tell_here(lab) and "here" in watcher.words(), 20)
     lab.send(10, limit=10.0)
     lab.drain(20)
     before = _state(lab)
@@ -107,7 +107,7 @@ def hostile_control(lab: Lab) -> None:
     lab.send(10, limit=10.0)
     lab.drain(20)
     after = _state(lab)
-    _shout(lab, [_said(_EVENTS, _event("task-quit"))])
+    say_quit(lab)
     watcher.wait(lab.left(15))
     seen = json.loads(watcher.words().strip().splitlines()[-1]) if watcher.status == 0 else {}
     metrics = _metrics(worker)
@@ -129,6 +129,16 @@ def hostile_control(lab: Lab) -> None:
             lambda: lab.site.outstanding() in (0, None), 15)),
     )  # fmt: skip
     lab.findings.numbers.update(requests=len(said) + extra, events=len(told) + extra)
+
+
+def tell_here(lab: Lab) -> bool:
+    """Say to ``apps/watch.py`` that it is heard; it prints that once it hears."""
+    return _shout(lab, [_said(_EVENTS, _event("task-here"))])
+
+
+def say_quit(lab: Lab) -> bool:
+    """Tell ``apps/watch.py`` to end."""
+    return _shout(lab, [_said(_EVENTS, _event("task-quit"))])
 
 
 def _event(kind: str) -> bytes:

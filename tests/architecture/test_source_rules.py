@@ -34,6 +34,7 @@ BOUNDED_OTHERWISE: dict[tuple[str, str], str] = {
     ("executors/crews/greenlets.py", "run"): "the socket does not block",
     ("redis/connect.py", "_feed"): "the socket has a timeout, set by _limit",
     ("redis/connect.py", "drain"): "the socket does not block",
+    ("redis/looped.py", "_feed"): "the socket does not block",
     ("amqp/wire.py", "read"): "the socket does not block",
     ("embedded/doorbell.py", "drain"): "the socket does not block",
     ("testing/servers.py", "ask"): "create_connection gave the socket a timeout of two seconds",

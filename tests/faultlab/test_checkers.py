@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scorecard import checkers
+from scorecard import baseline, checkers
 from scorecard.history import Event, History, events_of
+from scorecard.tracing import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,9 @@ class Story:
 
     def read(self, id_: str = "a", state: str = "SUCCESS", value: Any = 7) -> Story:
         return self.tell("result", id_, state=state, value=value)
+
+    def measured(self, state: str, proc: str = "w1", **value: float) -> Story:
+        return self.tell("sample", state=state, proc=proc, value=value)
 
     @property
     def history(self) -> History:
@@ -178,6 +182,81 @@ CASES: list[tuple[str, Callable[[History], Check], Story, Story]] = [
         "victim for ever", lambda h: checkers.victims_restart(h, within=5),
         Story().sent().tell("start", "a", pid=10), Story().sent().tell("start", "a", pid=10).tell("fault", pids=[10]),
     ),
+    (
+        "revoked", checkers.revoked_do_not_start,
+        Story().sent().tell("start", "a", pid=1).tell("revoked", "a"), Story().sent().tell("revoked", "a").ran(),
+    ),
+    (
+        "revoked, and nobody had heard", lambda h: checkers.revoked_do_not_start(h, grace=5),
+        Story().sent().tell("revoked", "a").ran(), Story().sent().tell("revoked", "a").at(20).ran(),
+    ),
+    (
+        "revoked, told twice", checkers.revoked_do_not_start,
+        Story().sent().ran().tell("revoked", "a").tell("revoked", "a"),
+        Story().sent().tell("revoked", "a").ran().tell("revoked", "a"),
+    ),
+    (
+        "out of order", checkers.order_is_kept,
+        Story().sent(key="k").sent("b", key="k").ran().ran("b"),
+        Story().sent(key="k").sent("b", key="k").ran("b").ran(),
+    ),
+    (
+        "out of order, other keys", checkers.order_is_kept,
+        Story().sent(key="k").sent("b", key="l").ran("b").ran().sent("c", key="k").ran("c").ran(pid=11),
+        Story().sent(key="k").sent("b", key="l").sent("c", key="k").ran("b").ran("c").ran(),
+    ),
+    (
+        "left behind", baseline.back_to_baseline,
+        Story().measured("before", fds=5).measured("after", fds=9).measured("after", fds=5),
+        Story().measured("before", fds=5).measured("after", fds=6),
+    ),
+    (
+        "left behind, some allowed", lambda h: baseline.back_to_baseline(h, {"fds": 2}),
+        Story().measured("before", fds=5).measured("after", fds=7),
+        Story().measured("before", fds=5).measured("after", fds=7, queues=1),
+    ),
+    (
+        "a process more", baseline.back_to_baseline,
+        Story().measured("before", fds=5).measured("after", fds=5),
+        Story().measured("before", fds=5).measured("after", fds=5).measured("after", "w1/0", fds=5),
+    ),
+    (
+        "a process less", baseline.back_to_baseline,
+        Story().measured("before", fds=5).measured("after", fds=1),
+        Story().measured("before", fds=5).measured("before", "w1/0", fds=5).measured("after", fds=5),
+    ),
+    ("no measures", baseline.back_to_baseline, Story().measured("before", fds=5).measured("after", fds=5), good()),
+    (
+        "growth", lambda h: baseline.does_not_grow(h, "rss_kib", per_hour=1000),
+        Story().measured("before", rss_kib=1).measured("steady", rss_kib=100).measured("steady", rss_kib=100),
+        Story().measured("steady", rss_kib=100).measured("steady", rss_kib=101).measured("steady", rss_kib=102),
+    ),
+    (
+        "a peak is no growth", lambda h: baseline.does_not_grow(h, "rss_kib", per_hour=1000),
+        Story().measured("steady", rss_kib=100).measured("steady", rss_kib=900).measured("steady", rss_kib=100),
+        good(),
+    ),
+    (
+        "not synced", baseline.synced_before_ok,
+        Story().tell("invoke", "a").tell("write", "a", what="f").tell("sync", what="f").tell("ok", "a"),
+        Story().tell("invoke", "a").tell("write", "a", what="f").tell("ok", "a").tell("sync", what="f"),
+    ),
+    (
+        "synced before it was written", baseline.synced_before_ok,
+        Story().tell("write", "a", what="f").tell("write", "b", what="f").tell("sync", what="f")
+        .tell("ok", "a").tell("ok", "b"),
+        Story().tell("sync", what="f").tell("write", "a", what="f").tell("ok", "a"),
+    ),
+    (
+        "another file was synced", baseline.synced_before_ok,
+        Story().tell("write", "a", what="g").tell("write", "a", what="f").tell("sync", what="f").tell("ok", "a"),
+        Story().tell("write", "a", what="g").tell("sync", what="f").tell("ok", "a"),
+    ),
+    (
+        "the sync has not ended", baseline.synced_before_ok,
+        Story().tell("write", "a", what="f").tell("sync", what="f", seconds=0.5).tell("ok", "a"),
+        Story().tell("write", "a", what="f").tell("sync", what="f", seconds=5.0).tell("ok", "a"),
+    ),
     ("values", lambda h: checkers.values_are(h, {"a": 7}), good(), Story().sent().ran().read(value=8)),
 ]  # fmt: skip
 
@@ -206,15 +285,30 @@ def test_throughput_is_compared_before_and_after() -> None:
 
 
 def test_every_checker_has_a_case() -> None:
-    tree = ast.parse((LAB / "checkers.py").read_text())
-    public = {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    }  # fmt: skip
     used = Path(__file__).read_text()
-    assert {name for name in public if f"checkers.{name}" not in used} <= {"holds", "lags"}
+    for module in ("checkers", "baseline"):
+        tree = ast.parse((LAB / f"{module}.py").read_text())
+        public = {
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        }  # fmt: skip
+        assert {name for name in public if f"{module}.{name}" not in used} <= {"holds", "lags", "slopes"}
 
 
-@pytest.mark.parametrize("name", ["checkers.py", "history.py"])
+def test_what_strace_saw_becomes_events(tmp_path: Path) -> None:
+    one = "0265f905-6c6c-41ab-89c0-0c7800674210"
+    trace = tmp_path / "trace.1"
+    trace.write_text(
+        f'100.500000 pwrite64(7</x/lab.sqlite3-wal>, "\\0\\1{one}\\"", 90, 32) = 90 <0.000100>\n'
+        f'100.600000 write(3</x/p-1.jsonl>, "{one}", 36) = 36 <0.000010>\n'
+        "100.700000 fdatasync(7</x/lab.sqlite3-wal>) = 0 <0.002000>\n"
+        "100.800000 fdatasync(7</x/lab.sqlite3-wal>) = -1 EIO (Input/output error) <0.002000>\n"
+        "100.900000 +++ exited with 0 +++\n"
+    )
+    found = [(event.kind, event.id, event.wall, event.seconds) for event in traced([trace], "lab.sqlite3")]
+    assert found == [("write", one, 100.5, 0.0001), ("sync", "", 100.7, 0.002)]
+
+
+@pytest.mark.parametrize("name", ["baseline.py", "checkers.py", "history.py"])
 def test_the_judges_know_nothing_of_the_product(name: str) -> None:
     tree = ast.parse((LAB / name).read_text())
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

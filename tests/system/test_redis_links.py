@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import ipaddress
 import os
 import re
 import socket
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -437,6 +439,22 @@ def test_an_idle_link_of_a_server_that_came_back_is_not_used():
         with links.borrow() as link:
             assert link.call("GET", "a") == b"1"
         links.close()
+
+
+def test_a_broken_link_is_let_go_of_at_once(server: RedisServer):
+    link, other = (open_link(address(server.url())) for _ in range(2))
+    other.call("CLIENT", "KILL", "ID", link.call("CLIENT", "ID"))
+    other.close()
+    gone = weakref.ref(link)
+    gc.disable()  # it has 64 KiB to read into, and the collector may come late
+    try:
+        with contextlib.suppress(LinkBroken):
+            link.call("PING")
+            pytest.fail("the link is not broken")
+        del link
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_forked_child_has_links_of_its_own(server: RedisServer):

@@ -43,15 +43,22 @@ def retry(
     if not eta and countdown is None:
         countdown = task.default_retry_delay
     if max_retries is not None and retries > max_retries:
-        raise exc or task.MaxRetriesExceededError(
+        raised = exc or task.MaxRetriesExceededError(
             f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}",
             task_args=request.args, task_kwargs=request.kwargs,
         )  # fmt: skip
+        try:
+            raise raised
+        finally:
+            del exc, raised
     when = {"eta": eta} if countdown is None else {"countdown": countdown}
     again = signature_of(task, request, args, kwargs, {**when, "retries": retries, **options})
     asked = Retry(exc=exc, when=eta or countdown, is_eager=bool(request.is_eager), sig=again)
     if throw:
-        raise asked
+        try:
+            raise asked
+        finally:  # an exception that its own traceback leads to would keep the arguments alive
+            del asked, exc
     record(task, request, asked)
     return asked
 
@@ -201,8 +208,10 @@ class _AutoRetry:
             )
         if request.override_max_retries is not None:
             how["max_retries"] = request.override_max_retries
-        asked = self.task.retry(exc=error, **how)
-        raise asked
+        try:
+            raise self.task.retry(exc=error, **how)
+        finally:
+            del error
 
 
 @functools.cache

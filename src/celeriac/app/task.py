@@ -422,10 +422,13 @@ class Task(Generic[P, R]):
         """
         from celeriac.app.retrying import retry
 
-        return retry(
-            self, args=args, kwargs=kwargs, exc=exc, throw=throw, eta=eta, countdown=countdown,
-            max_retries=max_retries, options=options,
-        )  # fmt: skip
+        try:
+            return retry(
+                self, args=args, kwargs=kwargs, exc=exc, throw=throw, eta=eta, countdown=countdown,
+                max_retries=max_retries, options=options,
+            )  # fmt: skip
+        finally:
+            del exc  # it may be raised in there: its traceback must not lead to itself
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any) -> None:
         """Store a state of your own with ``meta`` as its result, to be read with ``AsyncResult``. Blocking."""

@@ -155,6 +155,8 @@ class VolatileEngine:
     def next_due(self) -> float | None:
         """When the next delay or lease ends."""
         with self.lock:
+            while self._leases and self._leases[0][1] not in self._held:  # settled since
+                heapq.heappop(self._leases)
             times = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
         return min(times) if times else None
 

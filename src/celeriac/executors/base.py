@@ -46,7 +46,8 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     #: protocol 1: the body is one mapping, args and embed inside
     protocol: int = 2
     #: The parent's word that the attempt has failed, an exception as data: it is not to be run but concluded, with
-    #: hooks, error callbacks and record, for which the body must be read.
+    #: hooks, error callbacks and record, for which the body must be read. With ``retry_in`` (seconds) it has not
+    #: failed for good but is to be retried.
     failure: dict[str, Any] | None = None
 
     @property
@@ -110,6 +111,8 @@ class Lost(msgspec.Struct, array_like=True, tag=5, gc=False):
     started: bool
     cause: Literal["died", "hard_limit", "revoked", "stopped", "not_started"]
     detail: str  #: ``signal 9 (SIGKILL)``, ``exit status 1``
+    #: False: others ran in that process, and any of them may have been the cause
+    alone: bool = True
 
 
 Outcome = Succeeded | Failed | WantsRetry | Ignored | Rejected | Lost
@@ -238,6 +241,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     start_method: Literal["fork", "spawn"] = "fork"
     #: at most this many requests are handed to a child beyond its slots, and only while its tasks are short
     look_ahead: int = 256
+    #: of every task that has none of its own, in seconds; for executors that have to refuse one
+    hard_limit: float | None = None
     #: seconds between the soft and the hard end of a task that is made to stop
     kill_grace: float = 3.0
     #: a shortened repr of results, for logs and events, is only made when somebody reads it
@@ -339,6 +344,15 @@ class Recalls(Protocol):
 
     async def recall(self) -> Sequence[Request]:
         """Start nothing more from now on; what has not started, at once. :meth:`Executor.stop` is still to come."""
+        ...
+
+
+@runtime_checkable
+class Spares(Protocol):
+    """Optional, on an Executor that takes requests before it can run them."""
+
+    def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
+        """Of what waits in it and no child has, what is wanted, the next one first; the executor is rid of it."""
         ...
 
 

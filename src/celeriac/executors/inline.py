@@ -64,13 +64,14 @@ class InlineExecutor:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         registry = self._load()
-        limited = sorted(name for name, task in registry.tasks.items() if task.runnable_options.time_limit is not None)
-        if limited:
-            raise UnsafeCombination(
-                f"-P solo cannot enforce hard time limits, and {', '.join(limited[:5])} has one. "
-                "Use another pool, or give the task a soft_time_limit instead of a time_limit."
-            )
         options = self._options
+        limited = sorted(name for name, task in registry.tasks.items() if task.runnable_options.time_limit is not None)
+        if limited or options.hard_limit is not None:
+            who = f"{', '.join(limited[:5])} has one" if limited else "--time-limit gives one to every task"
+            raise UnsafeCombination(
+                f"-P solo cannot enforce hard time limits, and {who}. "
+                "Use another pool, or a soft limit (soft_time_limit, --soft-time-limit) instead of the hard one."
+            )
         self._runner = Runner(
             registry, options.hostname, self._clock, Limits(**options.limits), show_results=options.show_results
         )

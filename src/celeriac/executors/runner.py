@@ -108,7 +108,7 @@ class Runner:
         current.push(task, context)
         try:
             if request.failure is not None:
-                return self._failed(attempt, exception_from_wire(request.failure))
+                return self._concluded(attempt, request.failure)
             if attempt.options.track_started and not attempt.ignored:
                 self._store_started(attempt)
             if signals.task_prerun.receivers:
@@ -263,6 +263,14 @@ class Runner:
         self._after_return(attempt, "FAILURE", error, info)
         expected = bool(options.throws) and isinstance(error, options.throws)
         return Failed(request.id, record, sends, runtime, safe_repr(error), text, expected)
+
+    def _concluded(self, attempt: _Attempt, failure: dict[str, Any]) -> Outcome:
+        """What the parent has decided about an attempt that could not tell its end."""
+        error = exception_from_wire(failure)
+        retry_in = failure.get("retry_in")
+        if retry_in is not None:
+            return self._retried(attempt, Retry(exc=error, when=retry_in))
+        return self._failed(attempt, error)
 
     def _errbacks(self, attempt: _Attempt, error: BaseException) -> list[base.Outgoing]:
         context, request = attempt.context, attempt.request

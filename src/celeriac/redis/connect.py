@@ -32,6 +32,8 @@ Argument = str | bytes | int | float
 Command = Sequence[Argument]
 
 _CHUNK = 1 << 18
+#: what breaks a link, in words of others
+_TROUBLES = (OSError, hiredis.HiredisError)
 #: bytes that one look at a socket reads at most
 READ_SIZE = 1 << 16
 #: what a reader says when there is no whole reply
@@ -131,14 +133,20 @@ class Link:
                 self._limit(deadline)
                 self._socket.sendall(parts[start : start + _CHUNK])
         except BaseException as error:
-            raise self._break(error, sent=True) from error
+            self.close()
+            if not isinstance(error, _TROUBLES):
+                raise
+            raise _broken(error, sent=True) from error
 
     def send_unheard(self, command: Command) -> None:
         """Write a command that has no reply of its own (RESP3's UNSUBSCRIBE), under the limit of the last call."""
         try:
             self._socket.sendall(pack(tuple(command)))
         except BaseException as error:
-            raise self._break(error, sent=True) from error
+            self.close()
+            if not isinstance(error, _TROUBLES):
+                raise
+            raise _broken(error, sent=True) from error
 
     def receive(self, deadline: float | None = None) -> Any:
         """The next reply that is due; an error reply is returned."""
@@ -161,7 +169,10 @@ class Link:
                     if isinstance(reply, ReplyError) and fault_of(reply) is Fault.STANDBY:
                         self.misplaced = True
         except BaseException as error:
-            raise self._break(error, sent=True) from error
+            self.close()
+            if not isinstance(error, _TROUBLES):
+                raise
+            raise _broken(error, sent=True) from error
         self.used_at = time.monotonic()
         return found
 
@@ -178,7 +189,10 @@ class Link:
                 self._feed_at_once()
                 self._parse_pushed()
         except BaseException as error:
-            raise self._break(error, sent=False) from error
+            self.close()
+            if not isinstance(error, _TROUBLES):
+                raise
+            raise _broken(error, sent=False) from error
         found = list(self._pushed)
         self._pushed.clear()
         return found
@@ -262,21 +276,19 @@ class Link:
             self._timeout = timeout
             self._socket.settimeout(timeout)
 
-    def _break(self, error: BaseException, *, sent: bool) -> BaseException:
-        """Close, since what is on the line is unknown; the exception to raise."""
-        self.close()
-        if isinstance(error, TimeoutError):
-            return LinkBroken("the server did not answer in time", Fault.SLOW, sent=sent)
-        if isinstance(error, OSError):
-            return LinkBroken(error.strerror or str(error), Fault.UNREACHABLE, sent=sent)
-        if isinstance(error, hiredis.HiredisError):
-            return LinkBroken(f"not the protocol of Redis: {error}", Fault.MISPLACED, sent=sent)
-        return error
-
     def close(self) -> None:
         """Idempotent. In a forked child the parent's connection stays as it is."""
         self.broken = True
         self._connection.disconnect()
+
+
+def _broken(error: BaseException, *, sent: bool) -> LinkBroken:
+    """What a socket or a parser raised, as we say it."""
+    if isinstance(error, TimeoutError):
+        return LinkBroken("the server did not answer in time", Fault.SLOW, sent=sent)
+    if isinstance(error, OSError):
+        return LinkBroken(error.strerror or str(error), Fault.UNREACHABLE, sent=sent)
+    return LinkBroken(f"not the protocol of Redis: {error}", Fault.MISPLACED, sent=sent)
 
 
 def open_link(address: Address, deadline: float | None = None, *, answer_timeout: float | None = None) -> Link:

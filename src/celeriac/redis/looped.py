@@ -154,7 +154,9 @@ class AsyncLink:
         self._loop.remove_writer(self._descriptor)
         if self._guard is not None:
             self._guard.cancel()
+            self._guard = None
         self._link.close()
+        error.with_traceback(None)  # it leads here, and by the futures back to itself
         due, self._due = self._due, deque()
         for waiting in due:
             if not isinstance(waiting, asyncio.Future):

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from celeriac.rules import states
+from celeriac.rules.admission import BENEFIT_OF_DOUBT
 
 
 class Fate(Enum):
@@ -32,7 +33,7 @@ class AckPolicy(msgspec.Struct, frozen=True, kw_only=True):
     late: bool = True
     on_failure: bool = True
     on_timeout: bool = True
-    reject_on_worker_lost: bool | None = None  #: None: again within the crash budget
+    reject_on_worker_lost: bool | None = None  #: None as True: again within the crash budget
     retry_on_worker_lost: bool = False
     max_retries: int | None = 3  #: only read for ``retry_on_worker_lost``
     crash_budget: int = 3  #: how many processes one message may cost
@@ -67,14 +68,17 @@ def after_reject(policy: AckPolicy, requeue: bool) -> Fate:
     return Fate.RELEASE if requeue else Fate.DEAD
 
 
-def after_loss(policy: AckPolicy, cause: str, started: bool, delivery: int, retries: int) -> Loss:
-    """The process running the attempt is gone. ``delivery``: which start of this message it was, from 1."""
+def after_loss(
+    policy: AckPolicy, cause: str, started: bool, delivery: int, retries: int, *, alone: bool = True
+) -> Loss:  # fmt: skip
+    """The process running the attempt is gone. ``delivery``: which start of this message it was, from 1. ``alone``:
+    no other task ran in that process, so that it is certain which one it died of."""
     if cause == "revoked":  # before it started, too: nobody wants it any more
         return Loss(after_success(policy), states.REVOKED, "TaskRevokedError")
     if not started:
         return Loss(Fate.RELEASE if policy.late else Fate.RESEND, None)
     if cause == "hard_limit":
-        return Loss(_after_timeout(policy), states.FAILURE, "TimeLimitExceeded")
+        return Loss(_after_timeout(policy, delivery), states.FAILURE, "TimeLimitExceeded")
     if policy.retry_on_worker_lost and cause != "stopped":
         if policy.max_retries is None or retries < policy.max_retries:
             return Loss(Fate.RETRY, states.RETRY, "WorkerLostError")
@@ -86,12 +90,15 @@ def after_loss(policy: AckPolicy, cause: str, started: bool, delivery: int, retr
         return Loss(Fate.RELEASE, None)
     if policy.reject_on_worker_lost is False:
         return Loss(after_failure(policy), states.FAILURE, "WorkerLostError")
-    if delivery < policy.crash_budget:
+    # One that always ran beside others may be their victim: above the budget it is run alone (admission.Isolate).
+    if delivery < policy.crash_budget or (not alone and delivery < policy.crash_budget + BENEFIT_OF_DOUBT):
         return Loss(Fate.RELEASE_COUNTED, None)
     return Loss(Fate.DEAD, states.FAILURE, "WorkerLostError")
 
 
-def _after_timeout(policy: AckPolicy) -> Fate:
+def _after_timeout(policy: AckPolicy, delivery: int) -> Fate:
     if not policy.late:
         return Fate.NOTHING
-    return Fate.ACK if policy.on_timeout else Fate.RELEASE_COUNTED
+    if policy.on_timeout:
+        return Fate.ACK
+    return Fate.RELEASE_COUNTED if delivery < policy.crash_budget else Fate.DEAD

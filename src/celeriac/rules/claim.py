@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HELD: Final = 0  #: received, nothing decided
-PARKED: Final = 1  #: kept here until its time, by a worker whose broker can't keep it
+PARKED: Final = 1  #: kept here until its time, or until whoever has its id is done
 READY: Final = 2  #: to be run as soon as there is room
 RUNNING: Final = 3  #: given to the executor
 FINISHED: Final = 4  #: its outcome is known and being written
@@ -26,7 +26,8 @@ NAMES: Final = ("HELD", "PARKED", "READY", "RUNNING", "FINISHED", "SETTLED", "RE
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     HELD: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
-    PARKED: frozenset({READY, DROPPED, RELEASED, LOST}),
+    # PARKED again: its time has come, and now it waits for something else: another of its id, its rate, the clock
+    PARKED: frozenset({PARKED, READY, DROPPED, RELEASED, LOST}),
     READY: frozenset({RUNNING, DROPPED, RELEASED, LOST}),
     # READY again: the executor gave it back unstarted
     RUNNING: frozenset({FINISHED, READY, RELEASED, LOST}),

@@ -99,7 +99,7 @@ class ConfigurationAttributes:
     worker_proc_alive_timeout: float | timedelta
     worker_lost_wait: float | timedelta
     worker_autoscaler: str | type[Any]
-    worker_prefetch_multiplier: int
+    worker_prefetch_multiplier: int | None
     worker_look_ahead: int
     worker_disable_prefetch: bool
     worker_enable_prefetch_count_reduction: bool

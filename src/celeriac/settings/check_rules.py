@@ -137,8 +137,8 @@ def acknowledging(settings: Settings) -> Findings:
     if settings.task_reject_on_worker_lost:
         if settings.task_acks_late:
             yield Finding(
-                "warning", "task_reject_on_worker_lost", "A task that kills its process is run again without end. "
-                "Leave it None to have it tried task_crash_budget times and then put with the dead letters.",
+                "note", "task_reject_on_worker_lost", "It is what celeriac does anyway, yet not for ever: a task that "
+                "kills its process is started task_crash_budget times and then put with the dead letters.",
             )  # fmt: skip
         else:
             yield Finding(

@@ -26,8 +26,8 @@ class TaskSettings(SettingsGroup, title="task", was="CELERY_{rest}"):
     )  # fmt: skip
     task_acks_on_failure_or_timeout: bool = setting(True, "Both of these at once, for those that are None.")
     task_reject_on_worker_lost: bool | None = setting(
-        None, "What happens to a task whose process died: True runs it again however often, False records a failure. "
-        "None: it runs again within `task_crash_budget`, then goes to the dead letters.",
+        None, "What happens to a task whose process died: False records a failure; None and True run it again within "
+        "`task_crash_budget`, then it goes to the dead letters.",
         differs=Differs(
             "recorded as failed", "A process killed by the machine says nothing about the task; one that kills "
             "processes must not do so for ever.", ours="runs again, `task_crash_budget` times at most",
@@ -37,8 +37,9 @@ class TaskSettings(SettingsGroup, title="task", was="CELERY_{rest}"):
         False, "Apply the task's own retry rules when its process died; wins over `task_reject_on_worker_lost`."
     )
     task_crash_budget: int = setting(
-        3, "How often a task may take the process running it down before it is put with the dead letters.", ours=True
-    )
+        3, "How many starts a task has that take down the process running it, or exceed its hard time limit where it "
+        "is put back for that, before it is put with the dead letters.", ours=True,
+    )  # fmt: skip
     task_dead_letter_expires: Seconds = seconds(
         timedelta(days=14), "Time that dead letters and quarantined messages are kept.", ours=True
     )

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from celeriac.settings.base import SettingsGroup, seconds, setting
+from celeriac.settings.base import Differs, SettingsGroup, seconds, setting
 from celeriac.settings.values import Seconds
 
 
@@ -36,9 +36,11 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
     )
 
     # fetching
-    worker_prefetch_multiplier: int = setting(
-        4, "Messages fetched ahead, times the slots of the pool. 0: as many as the broker gives."
-    )
+    worker_prefetch_multiplier: int | None = setting(
+        None, "Messages held, times the slots of the pool; 1: none but what can start, 0: as many as the broker gives. "
+        "None: while tasks are short, as many as are run during one fetch; while they are long, what can start.",
+        differs=Differs(4, "Messages that wait behind long tasks of one worker are not run by others that are idle."),
+    )  # fmt: skip
     worker_look_ahead: int = setting(
         256,
         "Messages that may wait inside the worker beyond its free slots, so that a batch is always at hand.",

@@ -29,12 +29,13 @@ from celeriac.rules.admission import (
     Run,
     Unknown,
     decide,
+    is_stamped,
 )  # fmt: skip
-from celeriac.rules.claim import DROPPED, advance
+from celeriac.rules.claim import DROPPED, READY, advance
 from celeriac.transports import base as broker
 from celeriac.wire.sealed import Heads, opened
 from celeriac.wire.task_message import normalize, timestamp_of
-from celeriac.worker.claims import Claim
+from celeriac.worker.claims import Claim, was_given_before
 from celeriac.worker.pacing import AWAY, SOON
 from celeriac.worker.records import record_of, to_be_concluded
 from celeriac.worker.revoked import Revoked
@@ -101,7 +102,7 @@ class Admission:
                     if decision is not RUN:
                         self._divert(delivery, envelope, decision)
                         continue
-                    claim = _claim(delivery, envelope, tasks[headers["task"]])
+                    claim = self._claim(delivery, envelope, tasks[headers["task"]])
                 except MessageError as error:
                     self._refuse(delivery, Quarantine(str(error)))
                     continue
@@ -122,6 +123,38 @@ class Admission:
             for claim in fresh:
                 if claim.id not in gated:  # of those it is told when they may start: they may come and go until then
                     self._tell_received(claim, now)
+
+    def _claim(self, delivery: Delivery, envelope: Envelope, facts: TaskFacts | None) -> Claim:
+        claim = _claim(delivery, envelope, facts)
+        if envelope.headers.get("expires") is not None:
+            with contextlib.suppress(MessageError):
+                claim.expires = timestamp_of(envelope.headers["expires"])
+                self._claims.may_expire = True
+        return claim
+
+    def unexpired(self, taken: list[Claim]) -> list[Claim]:
+        """Of those that are to start now, the ones whose time is not over; the others are dropped."""
+        now = self._clock.time()
+        over = [claim for claim in taken if claim.expires is not None and claim.expires <= now]
+        return self._without(over, taken, "expired")
+
+    def unrevoked(self, taken: list[Claim]) -> list[Claim]:
+        """Of those that are to start now, the ones that are still wanted; the others are dropped."""
+        revoked = self.revoked
+        if not revoked.ids and not revoked.stamps:
+            return taken
+        unwanted = [
+            claim
+            for claim in taken
+            if claim.id in revoked or (revoked.stamps and is_stamped(claim.request.envelope.headers, revoked.stamps))
+        ]
+        return self._without(unwanted, taken, "revoked")
+
+    def _without(self, unwanted: list[Claim], taken: list[Claim], reason: str) -> list[Claim]:
+        for claim in unwanted:
+            self._claims.leave_ready(claim)
+            self._drop(claim, Discard(reason))
+        return [claim for claim in taken if claim.state == READY] if unwanted else taken
 
     def tell_passed(self, claims: Sequence[Claim]) -> None:
         """Limited ones are to start."""
@@ -214,11 +247,11 @@ class Admission:
     def _meet_again(self, claim: Claim) -> None:
         """A message whose id is held already, or was finished here while its message was lost."""
         claims = self._claims
-        redelivered = claim.request.redelivered or claim.request.delivery > 1
+        redelivered = was_given_before(claim.request)
         if claim.id in claims.held:
             claims.add_again(claim, redelivered)
-        elif redelivered:
-            self._settle_dropped(claim, broker.ACK)
+        elif redelivered and (verdict := claims.was_done(claim)) is not None:
+            self._settle_dropped(claim, verdict)
         else:
             claims.held[claim.id] = claim
             claims.add_ready([claim])
@@ -229,7 +262,7 @@ class Admission:
             self._refuse(delivery, decision)
             return
         name = envelope.headers["task"]
-        claim = _claim(delivery, envelope, self._tasks.get(name))
+        claim = self._claim(delivery, envelope, self._tasks.get(name))
         if isinstance(decision, Isolate):
             self._isolate(claim)
         elif isinstance(decision, Hold):

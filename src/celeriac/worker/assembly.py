@@ -12,8 +12,10 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +39,7 @@ from celeriac.worker.dispatch import Dispatch, RoomWatch
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
 from celeriac.worker.gate import Gate
+from celeriac.worker.hoard import Hoard
 from celeriac.worker.intake import Intake, Watchdog
 from celeriac.worker.lane import Lane
 from celeriac.worker.leases import Leases
@@ -117,6 +120,7 @@ def build_worker(
         start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
         start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
         look_ahead=numbers.look_ahead,
+        hard_limit=options.time_limit,
         show_results=shows_results,
         logs=log_options,
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
@@ -228,6 +232,8 @@ class Pipeline:
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
+        claims.on_done_before, claims.dropped = settle.add_dropped, settle.dropped
+        dispatch.unexpired, dispatch.unrevoked = self.admission.unexpired, self.admission.unrevoked
         self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
         self.lamport = LamportClock()
         registry = registry_among(parts.outlet or transport, parts.store)
@@ -255,6 +261,9 @@ class Pipeline:
             claims.is_limited, dispatch.on_gated = parts.limited.applies, gate.wake
             self.endings.on_finished = gate.ended
             services.insert(-1, gate)
+        self.hoard = Hoard(self.intake, dispatch, settle, claims, executor, clock)
+        if numbers.prefetch_multiplier != 0:
+            services.append(self.hoard)
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
             services.append(self.leases)
@@ -444,9 +453,8 @@ class Worker:
         end_of_output = logs.redirect_output(self._show.logs) if self._parts.plan.pool == "solo" else None
         sys.setswitchinterval(_SWITCH_INTERVAL)
         gc.freeze()  # what is imported by now lives as long as the process
-        # at 20,000 messages a second, 700 new dicts are there every 2 ms, and none is in a cycle: looking for them at
-        # Python's rate costs 1.5 µs per message (benchmarks/run.py, parent CPU)
-        gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
+        if self._parts.plan.pool != "solo":
+            collect_less()
         if hasattr(signal, "SIGUSR1"):
             faulthandler.register(signal.SIGUSR1, all_threads=True)
         try:
@@ -486,6 +494,18 @@ class Worker:
             self._parts.plan, __version__, show.options.app_name, show.transport, show.results, self._parts.tasks,
             settings.task_acks_late, bool(show.options.task_events), logs.level_of(show.logs.level) <= logging.INFO,
         )  # fmt: skip
+
+
+def collect_less() -> None:
+    """Let the collector look less often, in this process alone: in the children it is for the users' objects.
+
+    At 20,000 messages a second, 700 new dicts are there every 2 ms, and none is in a cycle: looking for them at
+    Python's rate costs 1.5 µs per message (benchmarks/run.py, parent CPU).
+    """
+    usual = gc.get_threshold()
+    if usual[0] < _YOUNG_OBJECTS and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(gc.set_threshold, *usual))
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -15,6 +15,8 @@ import msgspec
 from celeriac.executors.base import Request
 from celeriac.rules.acking import AckPolicy
 from celeriac.rules.claim import (
+    DROPPED,
+    FINISHED,
     HELD,
     LOST,
     PARKED,
@@ -61,6 +63,7 @@ class Claim(msgspec.Struct, gc=False):
     verdict: Verdict | None = None
     record: ResultRecord | None = None
     sends: list[Outgoing] | None = None
+    expires: float | None = None  #: seconds since the epoch; not to be started any more then
 
 
 def facts_of(task: Runnable, crash_budget: int, overrides: Mapping[str, float | None]) -> TaskFacts:
@@ -94,11 +97,18 @@ class Claims:
         self._later: list[tuple[float, int, Claim]] = []
         self._later_count = 0
         self._sequence = 0
-        #: id → retries of attempts that ended here while their message was lost: its redelivery needs no second run
-        self._done: dict[str, int] = {}
+        #: id → retries of attempts that ended here while their message was lost, and what is to become of that: its
+        #: redelivery needs no second run
+        self._done: dict[str, tuple[int, Verdict]] = {}
+        #: whether any message that came here had a time to expire
+        self.may_expire = False
         self.duplicates = 0
         #: how many messages of each task were taken up
         self.totals: Counter[str] = Counter()
+        #: told of a message that waited behind an attempt, and need not run now that this has ended
+        self.on_done_before: Callable[[Claim], None] = lambda _: None
+        #: gives what is out of the table and not yet told to the broker
+        self.dropped: Callable[[], Iterable[Claim]] = tuple
         #: told when something unstarted has left: there may be room for more
         self.on_freed: Callable[[], None] = lambda: None
         #: whether a claim needs more than room to start (worker/gate.py); None: nothing is limited
@@ -166,13 +176,17 @@ class Claims:
     def add_again(self, claim: Claim, redelivered: bool) -> bool:
         """A message whose id is held already. Returns whether it was adopted by the claim that is there.
 
-        A redelivery of the very attempt that is here gives its receipt to it; anything else (the next attempt of a
-        retry, a second message with the same id) waits behind. So does a message that this worker has just given
-        back and that comes before it has heard so: adopted, it would be given back, and counted, a second time.
+        A redelivery of the very attempt that is here, and whose message was lost, gives its receipt to it; anything
+        else (the next attempt of a retry, a second message with the same id) waits behind. So does a message that this
+        worker has just given back and that comes before it has heard so: adopted, it would be given back, and counted,
+        a second time. And so does one of an attempt that still has its message: that has to be kept and settled, too.
         """
         there = self.held[claim.id]
         given_back = isinstance(there.verdict, Release | Park)
-        if (redelivered or there.state == LOST) and not given_back and _same_attempt(there, claim):
+        is_bereft = there.state == LOST or (
+            redelivered and there.state == FINISHED and there.receipt is None and there.verdict is not None
+        )
+        if is_bereft and not given_back and _same_attempt(there, claim):
             self.duplicates += 1
             there.receipt = claim.receipt
             if there.state == LOST:
@@ -229,6 +243,7 @@ class Claims:
 
     def unsettled(self) -> Iterator[Claim]:
         """Everything that has a receipt to be kept alive."""
+        yield from self.dropped()
         for claim in self.held.values():
             if claim.receipt is not None:
                 yield claim
@@ -273,12 +288,19 @@ class Claims:
 
     def _promote(self, task_id: str) -> None:
         queue = self._behind[task_id]
-        claim = queue.popleft()
+        while queue:
+            claim = queue.popleft()
+            verdict = self.was_done(claim) if was_given_before(claim.request) else None
+            if verdict is None:
+                advance(claim, READY)
+                self.held[task_id] = claim
+                self._make_ready(claim)
+                break
+            advance(claim, DROPPED)
+            claim.verdict = verdict
+            self.on_done_before(claim)
         if not queue:
             del self._behind[task_id]
-        advance(claim, READY)
-        self.held[task_id] = claim
-        self._make_ready(claim)
 
     def take_unstarted(self) -> list[Claim]:
         """Everything that was not given to the executor, out of the table, to be released; in order of arrival."""
@@ -330,6 +352,19 @@ class Claims:
             self.leave_gate(claim)
         return taken
 
+    def leave_ready(self, claim: Claim) -> None:
+        """This one, taken from what is ready, is not to start: out of the table; its state stays."""
+        self._leave(claim.id)
+
+    def take_newest(self, count: int) -> list[Claim]:
+        """Of what is ready, out of the table, to be released; in order of arrival."""
+        taken = [self.ready.pop() for _ in range(min(count, len(self.ready)))]
+        taken.reverse()
+        advance_all(taken, RELEASED)
+        for claim in taken:
+            self._leave(claim.id)
+        return taken
+
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""
         advance(claim, RELEASED)
@@ -368,16 +403,21 @@ class Claims:
     # ── outcomes whose message was lost ─────────────────────────────────────────────────────────────────────────
 
     def remember_done(self, claims: Iterable[Claim]) -> None:
-        """Their outcome is written, their message may come again: it need not run a second time."""
+        """Their outcome is written, their message may come again: it need not run a second time. One that was to be
+        given back is to run again, so there is nothing to remember."""
         for claim in claims:
+            verdict = claim.verdict
+            if verdict is None or isinstance(verdict, Release | Park):
+                continue
             self.duplicates += 1
             if len(self._done) >= _REMEMBERED:
                 del self._done[next(iter(self._done))]
-            self._done[claim.id] = _retries(claim.request)
+            self._done[claim.id] = _retries(claim.request), verdict
 
-    def was_done(self, claim: Claim) -> bool:
+    def was_done(self, claim: Claim) -> Verdict | None:
+        """How to settle a message whose attempt has ended here; None: it has not."""
         done = self._done.get(claim.id) if self._done else None
-        return done is not None and done == _retries(claim.request)
+        return done[1] if done is not None and done[0] == _retries(claim.request) else None
 
 
 def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], bool]) -> list[Claim]:
@@ -392,6 +432,11 @@ def _taken_from(queue: deque[Claim] | list[Claim], is_wanted: Callable[[Claim], 
 
 def _by_time(entry: tuple[float, int, Claim]) -> tuple[float, int]:
     return entry[:2]
+
+
+def was_given_before(request: Request) -> bool:
+    """Whether the broker has given its message to somebody before, as far as it tells."""
+    return request.redelivered or request.delivery > 1
 
 
 def _retries(request: Request) -> int:

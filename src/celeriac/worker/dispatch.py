@@ -45,6 +45,10 @@ class Dispatch:
         #: room kept for limited tasks: those that are being asked for, and those that are to be
         self.promised = self.reserved = 0
         self.handed = 0  #: claims that were taken from what is ready
+        #: of those that are to start, the ones that have not expired; asked only where any may
+        self.unexpired: Callable[[list[Claim]], list[Claim]] = list
+        #: the same for what was revoked while it was acknowledged early, when nobody finds it
+        self.unrevoked: Callable[[list[Claim]], list[Claim]] = list
         #: told when limited ones may have a chance
         self.on_gated: Callable[[], None] = lambda: None
 
@@ -73,6 +77,8 @@ class Dispatch:
         else:
             pop = ready.popleft
             taken = [pop() for _ in range(room)]
+        if self._claims.may_expire:
+            taken = self.unexpired(taken)
         self.handed += len(taken)
         for claim in taken:
             if (claim.facts is not None and claim.facts.late) or claim.request.failure is not None:
@@ -91,6 +97,9 @@ class Dispatch:
             self.on_blocked()
             return
         claim = self._claims.suspects.popleft()
+        if self._claims.may_expire and not self.unexpired([claim]):
+            self.on_blocked()
+            return
         self._isolated = claim
         advance_all((claim,), RUNNING)
         self._executor.submit([claim.request])
@@ -130,7 +139,7 @@ class Dispatch:
             self.pump()
 
     def _submit(self, batch: list[Claim], lost: set[Receipt]) -> None:
-        runnable = []
+        runnable: list[Claim] = []
         for claim in batch:
             if claim.state != READY:
                 continue
@@ -139,6 +148,9 @@ class Dispatch:
                 continue
             claim.receipt = None
             runnable.append(claim)
+        runnable = self.unrevoked(runnable)
+        if self._claims.may_expire:
+            runnable = self.unexpired(runnable)
         advance_all(runnable, RUNNING)
         if runnable:
             self._executor.submit([claim.request for claim in runnable])

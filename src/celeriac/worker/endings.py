@@ -137,15 +137,22 @@ class Endings:
         """The process is gone. What becomes of the message is in ``acking.after_loss``."""
         request = claim.request
         retries = request.envelope.headers.get("retries") or 0
-        loss = after_loss(facts.policy, lost.cause, lost.started, max(request.delivery, 1), retries)
+        delivery = max(request.delivery, 1)
+        loss = after_loss(facts.policy, lost.cause, lost.started, delivery, retries, alone=lost.alone)
         if loss.state is not None:
             error = _error_of(loss.error, claim, lost)
             claim.record = record_of(claim, loss.state, error, self._clock)
             if loss.state == states.FAILURE:
                 claim.request = to_be_concluded(request, error)
-        if loss.fate is Fate.RETRY:
-            claim.sends = [next_attempt(claim, facts.options.default_retry_delay, self._clock)]
-        elif loss.fate is Fate.RESEND:
+            elif loss.fate is Fate.RETRY:
+                delay = facts.options.default_retry_delay
+                # what holds if no child can tell better
+                claim.sends = [next_attempt(claim, delay, self._clock)]
+                claim.request = to_be_concluded(request, error, retry_in=delay)
+                telemetry.emit(
+                    telemetry.TaskRetried(id=claim.id, name=request.task, error=repr(error), when=f"in {delay:g}s")
+                )
+        if loss.fate is Fate.RESEND:
             claim.sends = [same_again(claim)]
         claim.verdict = self._verdict(loss.fate, f"the process running it was lost: {lost.detail}")
         if not facts.late:
@@ -180,15 +187,15 @@ class Endings:
 
     def _concluded(self, claim: Claim, outcome: Outcome) -> None:
         """A child has called them, or could not; how the message is settled was decided before."""
-        if type(outcome) is Failed and outcome.quarantine is None:
+        if (type(outcome) is Failed and outcome.quarantine is None) or type(outcome) is WantsRetry:
             claim.record, claim.sends = outcome.record, outcome.sends
             return
-        if claim.record is None:
-            assert claim.request.failure is not None
-            claim.record = record_of(
-                claim, states.FAILURE, exception_from_wire(claim.request.failure), self._clock
-            )  # fmt: skip
-        logger.error("task %s[%s]: its error callbacks were not called: %r", claim.request.task, claim.id, outcome)
+        failure = claim.request.failure
+        assert failure is not None
+        if claim.record is None and "retry_in" not in failure:
+            claim.record = record_of(claim, states.FAILURE, exception_from_wire(failure), self._clock)
+        name = claim.request.task
+        logger.error("task %s[%s]: its hooks and error callbacks were not called: %r", name, claim.id, outcome)
 
     def _verdict(self, fate: Fate, reason: str) -> Verdict | None:
         match fate:

@@ -158,6 +158,8 @@ class Events:
     # ── the sink ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _gather(self, found: Any) -> None:
+        if type(found) is telemetry.TaskRejected and not found.requeue:  # a failure, and told as one, too
+            self._gather(_as_failed(found))
         kind, fields_of = _FIELDS[type(found)]
         fields = fields_of(found)
         if fields is None:
@@ -210,6 +212,11 @@ def _text(value: Any) -> str | None:
 
 def _failed(found: telemetry.TaskFailed) -> EventFields:
     return {"uuid": found.id, "exception": found.error, "traceback": found.traceback}
+
+
+def _as_failed(found: telemetry.TaskRejected) -> telemetry.TaskFailed:
+    error = f"Reject({found.reason}, requeue=False)"
+    return telemetry.TaskFailed(at=found.at, id=found.id, name=found.name, runtime=0.0, error=error, traceback="")
 
 
 def _lost(found: telemetry.TaskLost) -> EventFields | None:

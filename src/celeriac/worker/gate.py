@@ -199,6 +199,7 @@ class Gate:
         dispatch.reserved = 0
         if not claims.gated:
             self._fresh.clear()
+            self._lines.leave()
             return [], 0
         if self._is_shut(now):
             self._turn_away_all(now)

@@ -69,15 +69,18 @@ class Intake:
         plan, claims = self._plan, self._claims
         if self._settle.backlog >= plan.backlog or claims.later_count >= plan.held_limit:
             return 0
-        room = self._executor.room()
+        return min(plan.batch, self._executor.room() + self.ahead() - claims.ready_count)
+
+    def ahead(self) -> int:
+        """How many may wait beyond the executor's room."""
+        plan = self._plan
         if plan.prefetch_multiplier == 0:
-            ahead = plan.batch
-        else:
-            ahead = (plan.prefetch_multiplier - 1) * self._executor.slots
-            if plan.look_ahead:
-                # short tasks: what is worked off while one fetch is under way
-                ahead = max(ahead, min(plan.batch, int(self._settle.pace * _AHEAD)))
-        return min(plan.batch, room + ahead - claims.ready_count)
+            return plan.batch
+        ahead = (plan.prefetch_multiplier - 1) * self._executor.slots
+        if plan.look_ahead:
+            # short tasks: what is worked off while one fetch is under way
+            ahead = max(ahead, min(plan.batch, int(self._settle.pace_now() * _AHEAD)))
+        return ahead
 
     async def run(self, started: Callable[[], None]) -> None:
         started()

@@ -223,6 +223,13 @@ class Lines:
             del self._busy[key]
         self.due_at = min((line.next_at for line in self._busy.values()), default=inf)
 
+    def leave(self) -> None:
+        """Whoever waited is not wanted any more: nothing is due."""
+        for line in self._busy.values():
+            line.waiting.clear()
+        self._busy.clear()
+        self.due_at = inf
+
     def busy(self) -> list[Line]:
         return list(self._busy.values())
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: pools whose children run many tasks at one time; strangers are asked
 _SHARING_POOLS = frozenset({"threads", "asyncio", "gevent", "eventlet"})
 _SEPARATING_POOLS = frozenset({"prefork", "processes"})
+#: prefetch multiplier where a pool grows by need and nobody has set one
+_AUTOSCALED = 4
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: the most and the fewest tasks at one time; ``children`` is then only where the pool begins
     autoscale: tuple[int, int] | None = None
     autoscale_quiet: float = 30.0
-    prefetch_multiplier: int = 4  #: 0: no limit
+    prefetch_multiplier: int = 1  #: 0: no limit
     max_tasks_per_child: int | None = None
     look_ahead: int = 256  #: requests handed to a child beyond its slots while its tasks are short
     crash_budget: int = 3
@@ -137,6 +139,9 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     if multiplier is None:
         multiplier = settings.worker_prefetch_multiplier
     one_at_a_time = multiplier == 1 or bool(settings.worker_disable_prefetch)
+    if multiplier is None:
+        # what waits here is what tells an autoscaler how much to grow
+        multiplier = 1 if options.autoscale is None else _AUTOSCALED
     grace = options.shutdown_grace
     return Plan(
         hostname=options.hostname,

@@ -67,9 +67,12 @@ def result_shown(record: ResultRecord | None) -> str:
     return ""
 
 
-def to_be_concluded(request: Request, error: BaseException) -> Request:
-    """The request by which a child calls the hooks and error callbacks of an attempt that the parent calls failed."""
+def to_be_concluded(request: Request, error: BaseException, retry_in: float | None = None) -> Request:
+    """The request by which a child calls the hooks and error callbacks of an attempt that the parent calls failed, or
+    to be retried after so many seconds."""
     failure: dict[str, Any] = exception_to_wire(error)
+    if retry_in is not None:
+        failure["retry_in"] = retry_in
     return msgspec.structs.replace(request, failure=failure, hard_limit=CONCLUSION_LIMIT, soft_limit=None)
 
 

@@ -132,7 +132,7 @@ class Session:
         try:
             await self._keep_running(consumer)
         except OperationalError:
-            await _ended(consumer.close())
+            await self._end(consumer)  # what runs is not to be given back
             raise
         self._consumer = consumer
         self.commits = consumer if isinstance(consumer, Commits) else None
@@ -160,10 +160,14 @@ class Session:
     async def _drop(self) -> None:
         """Drop the consumer and everything held that does not run; what runs stays ours where the broker lets it."""
         consumer = self._take()
+        if consumer is not None:
+            await self._end(consumer)
+
+    async def _end(self, consumer: Consumer) -> None:
         if isinstance(consumer, Keeps):
             kept = [claim.receipt for claim in self._claims.unsettled()]
             await _ended(consumer.close_keeping(kept))
-        elif consumer is not None:
+        else:
             await _ended(consumer.close())
 
     async def close(self) -> None:

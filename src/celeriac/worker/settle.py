@@ -86,6 +86,11 @@ class Settle:
         self.on_settled: Callable[[], None] = lambda: None
         self.settled = 0
 
+    def pace_now(self) -> float:
+        """:attr:`pace`, or less when outcomes are overdue at that pace."""
+        elapsed = self._clock.monotonic() - self._pace_since
+        return self.pace if elapsed < 2 * _PACE_WINDOW else min(self.pace, self._pace_count / elapsed)
+
     @property
     def backlog(self) -> int:
         """How many outcomes are not written yet."""
@@ -108,6 +113,12 @@ class Settle:
         self._dropped.append(claim)
         self._wake.set()
         self._empty.clear()
+
+    def dropped(self) -> list[Claim]:
+        """What is to be told to the broker and stands in no other table: it has to be kept ours until then."""
+        under_way = self._under_way
+        dropped = self._dropped if under_way is None else [*under_way.dropped, *self._dropped]
+        return [claim for claim in dropped if claim.receipt is not None]
 
     def add_released(self, claims: list[Claim]) -> None:
         """Claims that are to go back unstarted."""

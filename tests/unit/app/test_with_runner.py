@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -242,3 +244,30 @@ def test_a_rejected_task_has_failed_for_its_error_callbacks(app: Celeriac, run: 
         outcome = run(refuses.prepare((requeue,), {}, {"link_error": by_id.s()})[0])
         assert isinstance(outcome, Rejected)
         assert len(outcome.sends) == told
+
+
+@pytest.mark.parametrize("left", [0, 5])
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_retry_keeps_nothing_alive(app: Celeriac, run: Any, left: int, by_itself: bool):
+    class Heavy:
+        pass
+
+    seen: list[weakref.ref[Heavy]] = []
+
+    @app.task(bind=True, max_retries=left, autoretry_for=(KeyError,) if by_itself else ())
+    def work(self, n):
+        heavy = Heavy()
+        seen.append(weakref.ref(heavy))
+        if by_itself:
+            raise KeyError(n)
+        try:
+            raise OSError(n)
+        except OSError as error:
+            raise self.retry(exc=error, countdown=1) from None
+
+    gc.disable()  # what only the collector finds stays for long, with all arguments
+    try:
+        assert isinstance(run(work.prepare((1,), {}, {})[0]), WantsRetry if left else Failed)
+        assert seen[0]() is None
+    finally:
+        gc.enable()

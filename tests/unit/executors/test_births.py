@@ -187,6 +187,8 @@ def test_solo_refuses_hard_limits_at_the_start() -> None:
 
     with pytest.raises(UnsafeCombination, match="limited"):
         asyncio.run(InlineExecutor(PoolOptions(pool="solo"), Loader("", "", limited)).start())
+    with pytest.raises(UnsafeCombination, match="--time-limit"):
+        asyncio.run(InlineExecutor(PoolOptions(pool="solo", hard_limit=5.0), Loader("", "", SuiteRegistry)).start())
 
 
 def test_no_children_are_left_after_a_stop() -> None:

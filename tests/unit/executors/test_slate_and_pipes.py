@@ -116,7 +116,7 @@ def test_after_a_death_every_request_gets_its_own_verdict() -> None:
     member.slate.start(0, 1, 0.0)
     member.slate.start(1, 2, 0.0)
     lost, unstarted = member.verdicts("signal 9 (SIGKILL)")
-    assert lost == [Lost(f"r{number}", True, "died", "signal 9 (SIGKILL)") for number in (1, 2)]
+    assert lost == [Lost(f"r{number}", True, "died", "signal 9 (SIGKILL)", alone=False) for number in (1, 2)]
     assert [request.id for request in unstarted] == ["r3", "r4", "r5"]
     member.condemned = {1: ("hard_limit", "too long")}
     lost, unstarted = member.verdicts("signal 9 (SIGKILL)")

@@ -27,7 +27,7 @@ def test_defaults_are_without_findings() -> None:
         ({"task_serializer": "yaml"}, "warning", "task_serializer"),
         ({"result_serializer": "msgpack", "result_accept_content": ["json"]}, "warning", "result_serializer"),
         ({"task_serializer": "auth", "accept_content": ["auth"]}, "error", "security_key"),
-        ({"task_reject_on_worker_lost": True}, "warning", "task_reject_on_worker_lost"),
+        ({"task_reject_on_worker_lost": True}, "note", "task_reject_on_worker_lost"),
         ({"task_reject_on_worker_lost": True, "task_acks_late": False}, "warning", "task_reject_on_worker_lost"),
         ({"task_acks_late": False}, "note", "task_acks_late"),
         ({"task_acks_late": False, "task_acks_on_failure": False}, "note", "task_acks_on_failure"),

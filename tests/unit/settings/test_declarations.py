@@ -51,7 +51,11 @@ EXAMPLES: dict[str, list[Any]] = {"bool": [True, False], "int": [1], "float": [1
 
 
 #: ours and Celery's
-DIFFERENT = {"task_acks_late": (True, False), "redis_socket_timeout": (10.0, 120.0)}
+DIFFERENT = {
+    "task_acks_late": (True, False),
+    "redis_socket_timeout": (10.0, 120.0),
+    "worker_prefetch_multiplier": (None, 4),
+}
 
 
 def celerys_default(name: str) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import OperationalError
-from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded
+from celeriac.executors.base import Failed, Lost, Outcome, Request, RunnableOptions, Succeeded, WantsRetry
 from celeriac.limiters.memory import MemoryLimiter
 from celeriac.rules.limit import bind
 from celeriac.rules.limit_keys import Parameters
@@ -278,12 +278,16 @@ def success(request: Request, sends: Sequence[Outgoing] = ()) -> Succeeded:
     return Succeeded(request.id, record, list(sends), 0.01, "3")
 
 
-def concluded(request: Request) -> Failed:
-    """What a child answers that has called the error callbacks of a task the parent calls failed."""
+def concluded(request: Request) -> Failed | WantsRetry:
+    """What a child answers that has called the error callbacks of a task the parent calls failed, or the hooks of one
+    that is to be retried."""
     assert request.failure is not None
-    record = encode_record(
-        task_id=request.id, status="FAILURE", result=exception_from_wire(request.failure), date_done=None
-    )
+    status = "RETRY" if "retry_in" in request.failure else "FAILURE"
+    error = exception_from_wire(request.failure)
+    record = encode_record(task_id=request.id, status=status, result=error, date_done=None)
+    if status == "RETRY":
+        again = Outgoing(Envelope(b"again", {"id": request.id, "retries": 1}, {}), Route("", "celery"))
+        return WantsRetry(request.id, record, [again], 0.01, "told", "in 180s")
     errback = Outgoing(Envelope(b"errback", {}, {}), Route("", "celery"))
     return Failed(request.id, record, [errback], 0.01, "told", "", False)
 
@@ -298,6 +302,7 @@ class ScriptedExecutor:
         self.taken: list[Request] = []
         self.running: dict[str, Request] = {}
         self.unstarted: set[str] = set()  #: ids that are given back when the executor stops
+        self.waiting: set[str] = set()  #: ids that no child has
         self.cancelled: list[tuple[str, str]] = []
         self.concluded: list[str] = []  #: ids of what was to be concluded, not run
         self.conclude: Callable[[Request], Outcome] = concluded
@@ -331,6 +336,13 @@ class ScriptedExecutor:
             outcome = self.script.get(request.task, success)(request)
             if outcome is not None:
                 self.finish(request.id, outcome)
+
+    def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
+        spared = [self.running[name] for name in sorted(self.waiting & set(self.running))]
+        spared = [request for request in spared if is_wanted(request)]
+        for request in spared:
+            del self.running[request.id]
+        return spared
 
     def finish(self, task_id: str, outcome: Outcome | None = None) -> None:
         request = self.running.pop(task_id)
@@ -420,7 +432,7 @@ class Rig:
         self.executor.script["app.early"] = lambda _: None
         defaults: dict[str, Any] = {
             "hostname": "w1@here", "queues": (QUEUE,), "pool": "scripted", "receive_wait": 0.02, "lease": 30.0,
-            "shutdown_grace": 5.0, "flush_timeout": 5.0,
+            "shutdown_grace": 5.0, "flush_timeout": 5.0, "prefetch_multiplier": 4,
         }  # fmt: skip
         self.plan = Plan(**{**defaults, **plan})
         self.stop = asyncio.Event()

@@ -131,6 +131,7 @@ def test_every_kind() -> None:
         telemetry.TaskFailed(id="b", name="n", runtime=0.1, error="E()", traceback="T"),
         telemetry.TaskRetried(id="c", name="n", error="E()", when="in 5s"),
         telemetry.TaskRejected(id="d", name="n", requeue=True, reason="r"),
+        telemetry.TaskRejected(id="k", name="n", requeue=False, reason="'r'"),
         telemetry.TaskRevoked(id="e", name="n", expired=True),
         telemetry.TaskRevoked(id="f", name="n", expired=False, terminated=True),
         telemetry.TaskLost(id="g", name="n", detail="signal 9", outcome="failed"),
@@ -145,12 +146,13 @@ def test_every_kind() -> None:
         scene.events.enable()
         for event in told:
             telemetry.emit(event)
-        heard = await scene.hear(ear, 10)
+        heard = await scene.hear(ear, 13)
         common = {"hostname", "utcoffset", "pid", "clock", "timestamp", "type", "uuid"}
         kinds = {event["uuid"] + " " + event["type"]: event for event in heard}
         assert set(kinds) == {
             "a task-received", "b task-started", "b task-failed", "c task-retried", "d task-rejected",
             "e task-revoked", "f task-revoked", "g task-failed", "i task-failed", "j task-failed",
+            "k task-started", "k task-failed", "k task-rejected",
         }  # fmt: skip
         assert all(common <= event.keys() for event in heard)
         first = kinds["a task-received"]
@@ -158,6 +160,7 @@ def test_every_kind() -> None:
             "app.add", "(1,)", 2, "2030-01-01T00:00:00", "r", "p",
         )  # fmt: skip
         assert kinds["b task-failed"]["traceback"] == "T"
+        assert kinds["k task-failed"]["exception"] == "Reject('r', requeue=False)"
         assert (kinds["e task-revoked"]["expired"], kinds["e task-revoked"]["signum"]) == (True, None)
         assert (kinds["f task-revoked"]["terminated"], kinds["f task-revoked"]["signum"]) == (True, 15)
         ear.close()

@@ -267,6 +267,30 @@ def test_a_task_that_costs_every_process_is_dead_after_the_budget(make_rig: Make
     asyncio.run(story(make_rig()))
 
 
+def test_a_victim_of_its_neighbours_is_run_alone_before_it_is_given_up(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        def script(request: Request) -> Any:
+            if request.delivery <= 3:  # each time the process had others in it
+                return Lost(request.id, True, "died", "signal 11 (SIGSEGV)", alone=False)
+            return None
+
+        rig.executor.script["app.add"] = script
+        async with rig.running():
+            rig.broker.put()
+            await rig.until(lambda: [request.delivery for request in rig.executor.taken] == [1, 2, 3, 4])
+            rig.broker.put("app.slow", "other")
+            await rig.until(lambda: len(rig.broker.held) == 2)
+            assert set(rig.executor.running) == {"t1"}
+            rig.executor.finish("t1")
+            await rig.started("other")
+            rig.executor.finish("other")
+            await rig.settled("other")
+        assert rig.broker.log[:4] == [("release", "t1", "counted")] * 3 + [("ack", "t1", "")]
+        assert rig.store.state("t1") == "SUCCESS"
+
+    asyncio.run(story(make_rig()))
+
+
 def test_poison_from_elsewhere_does_not_even_start(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():
@@ -332,6 +356,21 @@ def test_an_unstarted_request_of_a_lost_process_is_released_uncounted(make_rig: 
 def test_a_lost_process_may_count_as_a_retry(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         rig.executor.script["app.resent"] = lambda request: Lost(request.id, True, "died", "signal 9 (SIGKILL)")
+        async with rig.running():
+            rig.broker.put("app.resent")
+            await rig.settled("t1")
+        assert rig.broker.verdicts("t1") == ["ack"]
+        assert rig.store.state("t1") == "RETRY"
+        assert rig.executor.concluded == ["t1"]
+        assert [sent.envelope.body for sent in rig.broker.published] == [b"again"]
+
+    asyncio.run(story(make_rig()))
+
+
+def test_a_retry_whose_hooks_cost_another_process_is_sent_all_the_same(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        rig.executor.script["app.resent"] = lambda request: Lost(request.id, True, "died", "signal 9 (SIGKILL)")
+        rig.executor.conclude = lambda request: Lost(request.id, True, "died", "signal 9 (SIGKILL)")
         async with rig.running():
             rig.broker.put("app.resent")
             await rig.settled("t1")

@@ -166,7 +166,7 @@ class Member:
             elif self.condemned:
                 lost.append(Lost(request.id, True, "stopped", _neighbours(self.condemned.values())))
             else:
-                lost.append(Lost(request.id, True, "died", detail))
+                lost.append(Lost(request.id, True, "died", detail, len(started) == 1))
         return lost, unstarted
 
 

@@ -154,6 +154,13 @@ class ChildrenExecutor:
         stalled = (member.outstanding and member.heard_at < heard and not member.running() for member in members)
         return Condition(len(members), sum(map(bool, stalled)))
 
+    def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
+        spared = [request for request in self._waiting if is_wanted(request)]
+        if spared:
+            gone = {id(request) for request in spared}
+            self._waiting = deque(request for request in self._waiting if id(request) not in gone)
+        return spared
+
     async def recall(self) -> Sequence[Request]:
         """Start nothing more; what has not started comes back as soon as the children have said so."""
         self._is_stopping = self._births.is_stopping = True
