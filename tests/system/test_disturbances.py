@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import time
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -45,14 +44,14 @@ def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: Ho
 
 def test_a_locked_file_does_not_make_a_running_task_run_twice(house: House) -> None:
     """The session breaks, but the messages of what runs stay with this worker."""
-    house.settings["broker_lease"] = 60
-    first = house.worker("-c", "1")
-    house.python("mark.delay(1, seconds=20.0)")
+    house.settings["broker_lease"] = 18
+    first, second = house.worker("-c", "1"), house.worker("-c", "1")
+    house.python("mark.delay(1, seconds=15.0)")
     house.until(lambda: house.notes("start"))
-    second = house.worker("-c", "1")
     with closing(sqlite3.connect(house.file, isolation_level=None, timeout=30)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        time.sleep(10.5)  # longer than an operation waits, shorter than the lease
+        # the first renewal is tried after a third of the lease, and gives up after 5 seconds
+        house.until(lambda: all("broker lost" in worker.log for worker in (first, second)), 30)
         connection.execute("ROLLBACK")
     house.until(lambda: house.notes("end"), 30)
     house.until(lambda: house.waiting() == 0)

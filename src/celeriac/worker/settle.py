@@ -80,16 +80,16 @@ class Settle:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._pace_since = clock.monotonic()
+        self._pace_since = self._last_at = clock.monotonic()
         self._pace_count = 0
         self.pace = 0.0  #: outcomes per second, of late
         self.on_settled: Callable[[], None] = lambda: None
         self.settled = 0
 
     def pace_now(self) -> float:
-        """:attr:`pace`, or less when outcomes are overdue at that pace."""
-        elapsed = self._clock.monotonic() - self._pace_since
-        return self.pace if elapsed < 2 * _PACE_WINDOW else min(self.pace, self._pace_count / elapsed)
+        """:attr:`pace`, or less when nothing has ended for a while."""
+        quiet = self._clock.monotonic() - self._last_at
+        return self.pace if quiet < 2 * _PACE_WINDOW else min(self.pace, 1.0 / quiet)
 
     @property
     def backlog(self) -> int:
@@ -100,7 +100,8 @@ class Settle:
         """Claims whose verdict, record and follow-ups are known."""
         self._finished.extend(claims)
         self._pace_count += len(claims)
-        elapsed = self._clock.monotonic() - self._pace_since
+        self._last_at = self._clock.monotonic()
+        elapsed = self._last_at - self._pace_since
         if elapsed >= _PACE_WINDOW:
             self.pace = self._pace_count / elapsed
             self._pace_count = 0

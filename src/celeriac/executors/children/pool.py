@@ -99,9 +99,13 @@ class ChildrenExecutor:
     def room(self) -> int:
         ahead = self._paces.typical_ahead()
         free = -len(self._waiting)
+        silent_since = self._monotonic() - SILENCE
         for member in self._members.values():
             if member.state == "ready":
-                free += member.slots + (0 if member.is_stuck else ahead) - len(member.outstanding)
+                load = len(member.outstanding)
+                # who has work and says nothing has a task that is not short, whatever the others were
+                is_slow = member.is_stuck or (load and member.heard_at < silent_since)
+                free += member.slots + (0 if is_slow else ahead) - load
         return max(free, 0)
 
     def submit(self, batch: Sequence[Request]) -> None:
