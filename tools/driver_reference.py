@@ -3,15 +3,15 @@
 The same facts choose the engine's paths and the conformance tests, so the page says what is tested.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from celeriac import plugins
 from celeriac.results.base import StoreCapabilities
 from celeriac.transports.base import Capabilities
+from written_page import main, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "drivers.md"
 
@@ -91,10 +91,9 @@ def page() -> str:
 def _matrix(kind: str, names: Mapping[str, str], rows: Mapping[str, Callable[[Any], str]]) -> list[str]:
     drivers = _drivers(kind)
     titles = [names[driver.__name__] for driver in drivers]
-    lines = [_row(["", *titles]), _row(["---"] * (len(drivers) + 1))]
-    lines.append(_row(["URL", *(", ".join(f"`{scheme}`" for scheme in schemes) for schemes in drivers.values())]))
-    lines += [_row([label, *(tell(driver.capabilities) for driver in drivers)]) for label, tell in rows.items()]
-    return [*lines, ""]
+    urls = ["URL", *(", ".join(f"`{scheme}`" for scheme in schemes) for schemes in drivers.values())]
+    facts = [[label, *(tell(driver.capabilities) for driver in drivers)] for label, tell in rows.items()]
+    return table(["", *titles], [urls, *facts])
 
 
 def _drivers(kind: str) -> dict[Any, list[str]]:
@@ -104,23 +103,5 @@ def _drivers(kind: str) -> dict[Any, list[str]]:
     return found
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
-    text = page()
-    if parser.parse_args().check:
-        if PAGE.exists() and PAGE.read_text() == text:
-            return 0
-        print(f"{PAGE} is out of date: run python tools/driver_reference.py", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PAGE, page, __doc__))

@@ -3,7 +3,6 @@
 What differs from Celery comes first, since it is what a reader who knows Celery is looking for.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,6 +13,7 @@ from celeriac.settings import Settings
 from celeriac.settings.base import Declaration
 from celeriac.settings.check import differences
 from celeriac.settings.loading import ENVIRONMENT
+from written_page import main, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 
@@ -48,14 +48,7 @@ def page() -> str:
 
 
 def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    titles = list(titles)
-    lines = [_row(titles), _row("---" for _ in titles)]
-    lines.extend(_row(cell.replace("|", "\\|") for cell in row) for row in rows)
-    return [*lines, ""]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return table(titles, ([cell.replace("|", "\\|") for cell in row] for row in rows))
 
 
 def _differences() -> list[str]:
@@ -95,19 +88,5 @@ def _default(value: Any) -> str:
     return f"`{value!r}`"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
-    text = page()
-    if parser.parse_args().check:
-        if PAGE.exists() and PAGE.read_text() == text:
-            return 0
-        print(f"{PAGE} is out of date: run python tools/settings_reference.py", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PAGE, page, __doc__))

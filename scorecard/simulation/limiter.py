@@ -9,7 +9,7 @@ from celeriac.rules.counting import Granted, Lease, decide
 from scorecard.simulation.world import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celeriac.rules.counting import Answer, Demand, Permit, Tables
     from scorecard.simulation.ledger import Ledger
@@ -59,6 +59,13 @@ class SimulatedLimiter:
                 self._tables.permits.get(permit.key, {}).pop(permit.holder, None)
 
         self._call("release", effect)
+
+    def change(self, counter: str, change: bytes | None) -> None:
+        """Nobody changes limits here."""
+        raise NotImplementedError
+
+    def changes(self) -> Mapping[str, bytes]:
+        return {}
 
     def close(self) -> None:
         pass

@@ -13,22 +13,13 @@ from celeriac.clock import SYSTEM_CLOCK
 from celeriac.results.redis import RedisStore
 from celeriac.settings import Settings
 from celeriac.testing.conformance.results import ResultDriver, ResultSuite
-from celeriac.testing.servers import RedisServer, ServerMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from celeriac.testing.servers import RedisServer
+
 _databases = count(1)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer("--databases", "64")
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
 
 
 class TestRedisResults(ResultSuite):

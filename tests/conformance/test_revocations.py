@@ -19,13 +19,14 @@ from celeriac.results.sqlite import SqliteStore
 from celeriac.settings import Settings
 from celeriac.testing.conformance.clock import SteppedClock
 from celeriac.testing.conformance.revocations import RegistryDriver, RevocationSuite
-from celeriac.testing.servers import RedisServer, ServerMissing
 from celeriac.transports.memory import MemoryTransport
 from celeriac.transports.redis.transport import RedisTransport
 from celeriac.transports.sqlite import SqliteTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from celeriac.testing.servers import RedisServer
 
 _numbers = count(1)
 
@@ -44,16 +45,6 @@ class TestRevocations(RevocationSuite):
             url = f"sqlite:///{Path(name)}/queue.sqlite3" if scheme == "sqlite" else f"memory://{Path(name).name}"
             yield RegistryDriver(name=request.param, open=lambda: kind(url, Numbers, clock), advance=clock.advance)
         volatile.forget_engines()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    try:
-        started = RedisServer("--databases", "64")
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with started:
-        yield started
 
 
 class TestRedisRevocations(RevocationSuite):

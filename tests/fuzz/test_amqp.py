@@ -19,7 +19,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus" / "amqp"
-SECONDS = int(os.environ.get("CELERIAC_FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("CELERIAC_FUZZ_SECONDS", "8"))
 TARGET = HERE / "amqp_target.py"
 
 

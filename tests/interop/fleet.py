@@ -12,12 +12,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.process_log import ProcessLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,26 +49,12 @@ class Process:
 
     def __init__(self, side: str, arguments: Sequence[str], settings: dict[str, Any], journal: Path) -> None:
         self.side = side
-        self.lines: list[str] = []
         self.process = subprocess.Popen(
             [python_of(side), *arguments], cwd=PARTY, env=environment(side, settings, journal), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with contextlib.suppress(ValueError):
-            for line in self.process.stdout:
-                self._add(line.rstrip("\n"))
-        self._add("<end of output>")
-
-    def _add(self, line: str) -> None:
-        with self._news:
-            self.lines.append(line)
-            self._news.notify_all()
+        self._log = ProcessLog(self.process)
+        self.lines = self._log.lines
 
     @property
     def log(self) -> str:
@@ -76,17 +62,7 @@ class Process:
 
     def wait_for(self, text: str, timeout: float = SOON, start: int = 0) -> str:
         """The first line with ``text``, from line ``start`` on, waiting for it."""
-        ends = time.monotonic() + timeout
-        with self._news:
-            while True:
-                for line in self.lines[start:]:
-                    if text in line:
-                        return line
-                start = len(self.lines)
-                left = ends - time.monotonic()
-                if left <= 0 or "<end of output>" in self.lines:
-                    pytest.fail(f"{self.side}: {text!r} did not appear within {timeout} s:\n{self.log}")
-                self._news.wait(left)
+        return self._log.wait_for(text, timeout, start, f"{self.side}: ")
 
     def stop(self, timeout: float = SOON) -> int:
         """SIGTERM, as an operator does it; the exit code."""
@@ -100,7 +76,7 @@ class Process:
 
     def end(self) -> None:
         self.kill()
-        self._reader.join(5)
+        self._log.join(5)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -9,13 +9,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.process_log import ProcessLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,21 +194,8 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.pid = process.pid
-        self.lines: list[str] = []
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with contextlib.suppress(ValueError):
-            for line in self.process.stdout:
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
-            self.lines.append("<end of output>")
-            self._news.notify_all()
+        self._log = ProcessLog(process)
+        self.lines = self._log.lines
 
     @property
     def log(self) -> str:
@@ -216,18 +203,7 @@ class Worker:
 
     def wait_for(self, text: str, timeout: float = 20.0) -> str:
         """The first line with ``text``, waiting for it."""
-        deadline = time.monotonic() + SLOW * timeout
-        seen = 0
-        with self._news:
-            while True:
-                for line in self.lines[seen:]:
-                    if text in line:
-                        return line
-                seen = len(self.lines)
-                left = deadline - time.monotonic()
-                if left <= 0 or "<end of output>" in self.lines:
-                    pytest.fail(f"{text!r} did not appear within {SLOW * timeout} s:\n{self.log}")
-                self._news.wait(left)
+        return self._log.wait_for(text, SLOW * timeout)
 
     def children(self) -> list[int]:
         """Pids of every process below this worker (nursery and children)."""

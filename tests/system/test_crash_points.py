@@ -1,4 +1,4 @@
-"""The process is killed at every step of a message's way, once each: nothing is lost, SUCCESS stays, counts are right.
+"""The process is killed at every step of a message's way: nothing is lost, SUCCESS stays, counts are right.
 
 The steps are functions of the embedded broker, the pool and the child; the app's own file wraps the chosen one, so the
 product has no trace of it.
@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.system.conftest import House
+    from tests.system.conftest import House, Worker
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 KILLER = '''
 
-def kill_at(place, when, nth):
-    """Kill this process right before or after the nth call of ``module:Class.function``, once per flag file."""
+@app.task(bind=True)
+def gated(self, n):
+    note("start", self.request.id, os.getpid(), time.time())
+    while not os.path.exists("gate"):
+        time.sleep(0.02)
+    note("end", self.request.id, os.getpid(), time.time())
+
+def kill_at(place, nth, when):
+    """Kill this process right before or after the nth call of ``module:Class.function`` from when it was armed."""
     import importlib
     module, _, path = place.partition(":")
     owner = importlib.import_module(module)
@@ -29,12 +37,14 @@ def kill_at(place, when, nth):
     for step in owners:
         owner = getattr(owner, step)
     real = getattr(owner, name)
+    flag = os.environ["HOUSE_FLAG"]
     count = 0
 
     def wrapped(*args, **kwargs):
         nonlocal count
-        count += 1
-        strikes = count == nth and not os.path.exists(os.environ["HOUSE_FLAG"])
+        mine = is_armed(f"{place} {nth} {when}")
+        count = count + 1 if mine else 0
+        strikes = mine and count == nth
         if strikes and when == "before":
             strike()
         value = real(*args, **kwargs)
@@ -42,16 +52,23 @@ def kill_at(place, when, nth):
             strike()
         return value
 
+    def is_armed(point):
+        try:
+            with open(flag) as file:
+                return file.read() == point
+        except FileNotFoundError:
+            return False
+
     def strike():
-        open(os.environ["HOUSE_FLAG"], "w").close()
+        os.unlink(flag)
         note("struck", os.getpid())
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, wrapped)
 
-if os.environ.get("HOUSE_KILL"):
-    place, when, nth = os.environ["HOUSE_KILL"].split()
-    kill_at(place, when, int(nth))
+for point in filter(None, os.environ.get("HOUSE_KILL", "").split(";")):
+    place, nth, when = point.split()
+    kill_at(place, int(nth), when)
 '''
 
 WORK = """
@@ -88,42 +105,87 @@ WORKER_POINTS = [
 ]
 
 
-def prepare(house: House, place: str, when: str, nth: int) -> dict[str, str]:
-    path = house.folder / "house.py"
-    if KILLER not in path.read_text():
-        path.write_text(path.read_text() + KILLER)
-    return {"HOUSE_KILL": f"{place} {when} {nth}", "HOUSE_FLAG": str(house.folder / "struck")}
+Point = tuple[str, int, str]
+#: what happens only as a worker starts
+AT_THE_START = ("messages:declare", "messages:arrive", "messages:sweep")
 
 
-def check(house: House) -> None:
+class Range:
+    """A house whose processes are killed at the points of a list, one after the other."""
+
+    def __init__(self, house: House, points: list[Point]) -> None:
+        self.house = house
+        self.flag = house.folder / "armed"
+        (house.folder / "house.py").write_text((house.folder / "house.py").read_text() + KILLER)
+        self.extra = {"HOUSE_KILL": ";".join(f"{place} {nth} {when}" for place, nth, when in points),
+                      "HOUSE_FLAG": str(self.flag)}  # fmt: skip
+        self.struck = 0
+
+    def arm(self, point: Point) -> None:
+        """Replaced as a whole: nobody reads half a point."""
+        place, nth, when = point
+        new = self.flag.with_suffix(".new")
+        new.write_text(f"{place} {nth} {when}")
+        new.replace(self.flag)
+
+    def worker(self, wait: float = 20.0) -> Worker:
+        self.house.extra = self.extra
+        worker = self.house.worker("-c", "1", wait=wait)
+        self.house.extra = {}  # clients send undisturbed
+        return worker
+
+    def await_strike(self, point: Point) -> int:
+        """The pid of what was killed."""
+        self.struck += 1
+        self.house.until(lambda: len(self.house.notes("struck")) == self.struck, 30, f"something came to {point}")
+        return int(self.house.notes("struck")[-1][1])
+
+
+def check(house: House, what: object = "") -> None:
     """Everything accepted has succeeded; nothing but what was cut off ran again."""
     accepted = {words[1] for words in house.notes("ok")}
-    house.until(lambda: accepted <= house.states().keys() and house.waiting() == 0, 45, "all is settled")
+    house.until(lambda: accepted <= house.states().keys() and house.waiting() == 0, 45, f"all is settled {what}")
     states = house.states()
-    assert {states[task] for task in accepted} <= {"SUCCESS"}
+    assert {states[task] for task in accepted} <= {"SUCCESS"}, what
     assert house.query("select count(*) from held") == [(0,)]
     assert house.query("select count(*) from buried") == [(0,)]
     assert house.integrity() == "ok"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("place", "nth"), WORKER_POINTS, ids=lambda value: str(value).rpartition(":")[2])
-def test_a_worker_killed_at(house: House, place: str, nth: int, when: str) -> None:
-    house.extra = prepare(house, place, when, nth)
-    worker = house.worker("-c", "1", wait=0)
-    house.extra = {}
-    house.python(WORK)
-    house.until(lambda: house.notes("struck"), 30, f"the worker came to {place}")
-    in_parent = house.notes("struck")[0][1] == str(worker.pid)
-    if in_parent:
-        worker.process.wait(10)
-        worker = house.worker("-c", "1")
-    check(house)
-    runs = Counter(words[1] for words in house.notes("end"))
-    again = [task for task, count in runs.items() if count > 1]
-    # a kill of the parent costs what had ended and was not written; of the child, only the one that ran
-    assert len(again) <= (30 if in_parent else 1), runs
-    assert max(runs.values()) <= 2
+def places(points: list[tuple[str, int]]) -> dict[str, list[tuple[str, int]]]:
+    """By function."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for place, nth in points:
+        found.setdefault(place.rpartition(":")[2], []).append((place, nth))
+    return found
+
+
+@pytest.mark.parametrize("name", places(WORKER_POINTS))
+def test_a_worker_killed_at(house: House, name: str) -> None:
+    points = [(place, nth, when) for place, nth in places(WORKER_POINTS)[name] for when in ("before", "after")]
+    shots = Range(house, points)
+    worker: Worker | None = None
+    before: Counter[str] = Counter()
+    for point in points:
+        shots.arm(point)
+        if worker is not None and point[0].endswith(AT_THE_START):
+            assert worker.stop() == 0
+            worker = None
+        if worker is None:
+            worker = shots.worker(wait=0)
+        house.python(WORK)
+        in_parent = shots.await_strike(point) == worker.pid
+        if in_parent:
+            worker.process.wait(10)
+            worker = shots.worker()
+        check(house, point)
+        runs = Counter(words[1] for words in house.notes("end")) - before
+        before += runs
+        again = [task for task, count in runs.items() if count > 1]
+        # a kill of the parent costs what had ended and was not written; of the child, only the one that ran
+        assert len(again) <= (30 if in_parent else 1), (point, runs)
+        assert max(runs.values()) <= 2, (point, runs)
+    assert worker is not None
     assert worker.stop() == 0
 
 
@@ -148,18 +210,25 @@ PUBLISHER_POINTS = [
 ]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("place", "nth"), PUBLISHER_POINTS, ids=lambda value: str(value).rpartition(":")[2])
-def test_a_publisher_killed_at(house: House, place: str, nth: int, when: str) -> None:
-    house.extra = prepare(house, place, when, nth)
-    process = house.start("-c", "from house import *\n" + PUBLISH)
-    assert process.wait(30) == -9, process.stdout and process.stdout.read()
-    house.extra = {}
+def test_a_publisher_killed_at(house: House, place: str, nth: int) -> None:
+    points = [(place, nth, "before"), (place, nth, "after")]
+    shots = Range(house, points)
     worker = house.worker("-c", "1")
-    check(house)
-    total = len(house.states())
-    assert total - len({words[1] for words in house.notes("ok")}) in (0, 1, 200)
-    assert max(Counter(words[1] for words in house.notes("end")).values(), default=1) == 1
+    settled = 0
+    noted: set[str] = set()
+    for point in points:
+        shots.arm(point)
+        house.extra = shots.extra
+        process = house.start("-c", "from house import *\n" + PUBLISH)
+        assert process.wait(30) == -9, process.stdout and process.stdout.read()
+        house.extra = {}
+        check(house, point)
+        fresh = {words[1] for words in house.notes("ok")} - noted
+        noted |= fresh
+        assert len(house.states()) - settled - len(fresh) in (0, 1, 200), point
+        settled = len(house.states())
+        assert max(Counter(words[1] for words in house.notes("end")).values(), default=1) == 1, point
     assert worker.stop() == 0
 
 
@@ -171,20 +240,33 @@ LEAVING_POINTS = [
 ]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("place", "nth"), LEAVING_POINTS, ids=lambda value: str(value).rpartition(":")[2])
-def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int, when: str) -> None:
-    house.extra = prepare(house, place, when, nth)
-    worker = house.worker("-c", "1", "--prefetch-multiplier", "4")  # there is something to give back
-    house.extra = {}
-    house.python("[note('ok', mark.delay(n, seconds=0.3).id) for n in range(12)]")
-    house.until(lambda: house.notes("end"))
-    assert worker.stop() == -9
-    worker = house.worker("-c", "1")
-    check(house)
-    runs = Counter(words[1] for words in house.notes("end"))
-    assert max(runs.values()) <= 2
-    assert len([task for task, count in runs.items() if count > 1]) <= 1
+def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int) -> None:
+    points = [(place, nth, "before"), (place, nth, "after")]
+    shots = Range(house, points)
+    gate = house.folder / "gate"
+    house.settings["worker_prefetch_multiplier"] = 4
+    worker = shots.worker()
+    before: Counter[str] = Counter()
+    for point in points:
+        gate.unlink(missing_ok=True)
+        started = len(house.notes("start"))
+        house.python("[note('ok', gated.delay(n).id) for n in range(12)]")
+        house.until(lambda started=started: len(house.notes("start")) > started)
+        house.until(lambda: house.query("select count(*) from held") >= [(2,)], what="another one waits in the worker")
+        shots.arm(point)
+        worker.process.send_signal(signal.SIGTERM)
+        # one runs, the others are to be given back before it ends and they could run, too
+        gone = worker.process.poll
+        house.until(lambda gone=gone: gone() is not None or house.query("select count(*) from held") <= [(1,)])
+        gate.touch()
+        assert worker.process.wait(60) == -9, point
+        worker = shots.worker()
+        check(house, point)
+        runs = Counter(words[1] for words in house.notes("end")) - before
+        before += runs
+        assert max(runs.values()) <= 2, point
+        assert len([task for task, count in runs.items() if count > 1]) <= 1, point
     assert worker.stop() == 0
 
 
@@ -222,13 +304,14 @@ def test_every_step_of_the_embedded_engine_is_a_point(module: str) -> None:
 
 
 def test_a_worker_killed_while_it_takes_over_from_a_dead_one(house: House) -> None:
+    point = ("celeriac.embedded.messages:forsake", 1, "after")
+    shots = Range(house, [point])
     first = house.worker("-c", "1")
     house.python("[note('ok', mark.delay(n, seconds=0.5).id) for n in range(6)]")
     house.until(lambda: house.notes("start"))
     first.kill()
-    house.extra = prepare(house, "celeriac.embedded.messages:forsake", "after", 1)
-    second = house.worker("-c", "1", wait=0)
-    house.extra = {}
+    shots.arm(point)
+    second = shots.worker(wait=0)
     assert second.process.wait(20) == -9
     third = house.worker("-c", "1")
     check(house)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import time
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -78,13 +77,11 @@ def test_a_sigterm_for_the_whole_group_stops_warm(house: House, pool: str) -> No
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_users_code_loads_ends_the_worker(house: House, signum: int) -> None:
     with (house.folder / "house.py").open("a") as file:
-        file.write("\nnote('loading')\ntime.sleep(20)\n")
+        file.write("\nnote('loading')\ntime.sleep(120)\n")
     worker = house.worker("-c", "1", wait=0)
     house.until(lambda: house.notes("loading"), 20)
-    began = time.monotonic()
     worker.process.send_signal(signum)
-    worker.process.wait(10)
-    assert time.monotonic() - began < 5
+    worker.process.wait(60)
     assert "Traceback" not in worker.log
 
 

@@ -30,12 +30,16 @@ while True:
 """
 
 
+#: of all three kinds; experiments 2 and 3 of the scorecard kill more
+KILLS = 72
+
+
 @pytest.mark.timeout(600)
-def test_nothing_accepted_is_lost_in_200_kills(house: House) -> None:
+def test_nothing_accepted_is_lost_in_many_kills(house: House) -> None:
     dice = random.Random(20261122)
     worker = house.worker("-c", "2")
     client = house.start("-c", "from house import *\n" + PRODUCER)
-    for round_number in range(200):
+    for round_number in range(KILLS):
         time.sleep(dice.uniform(0.005, 0.12))
         match dice.choice(["parent", "child", "client"]):
             case "parent":
@@ -49,11 +53,11 @@ def test_nothing_accepted_is_lost_in_200_kills(house: House) -> None:
                 family = worker.children()
                 if family:
                     _kill_quietly(dice.choice(family))
-        if round_number % 50 == 49:
+        if round_number % 24 == 23:
             assert house.integrity() == "ok"
     client.kill()
     accepted = {words[1] for words in house.notes("ok")}
-    assert len(accepted) > 200
+    assert len(accepted) > KILLS
     house.until(lambda: accepted <= house.states().keys(), 60, "every accepted task has a state")
     states = house.states()
     assert {states[task] for task in accepted} == {"SUCCESS"}

@@ -116,6 +116,30 @@ for number in range(3):
     assert waiting["limit"] == "task/house.work|0|acme|c"
     assert waiting["request"]["name"] == "house.work"
 
+    # changed while it runs, for workers that start later, too, and given back to the code
+    def control(*words: str) -> str:
+        said = house.celeriac("-A", "house", "control", "-t", "10", "-d", "w1@house", *words)
+        assert said.returncode == 0, said.stdout + said.stderr
+        return said.stdout
+
+    def declared(node: str = "w1@house") -> dict[str, Any]:
+        found = app.control.inspect(node, timeout=20.0, limit=1).declared_limits()
+        return {one["limit"]: one for one in found}["task/house.work#0"]
+
+    app = Celeriac("house", broker=f"sqlite:///{house.file}", set_as_current=False)
+    assert "limit task/house.work#0: concurrency 3, for all workers" in control("limit", "house.work", "concurrency=3")
+    house.until(lambda: len(house.notes("start")) == 3, what="the third has started")
+    in_code = {"rate": None, "concurrency": 2, "burst": None}
+    house.until(lambda: declared()["concurrency"] == 3)
+    assert declared() == {"limit": "task/house.work#0", **in_code, "concurrency": 3, "key": "args.tenant",
+                          "in_code": in_code}  # fmt: skip
+    house.worker("-c", "1", "-n", "w2@house").wait_for("limit task/house.work#0 is concurrency 3, as changed")
+    assert "there is no limit 'nobody'" in control("limit", "nobody", "rate=1/s")
+    assert "concurrency 2" in control("reset_limit", "task/house.work")
+    house.until(lambda: declared()["in_code"] is None)
+    house.until(lambda: declared("w2@house")["concurrency"] == 2)
+    app.close()
+
 
 @pytest.mark.parametrize("limited", ["sqlite", "redis"], indirect=True)
 def test_permits_of_a_killed_worker_come_back(limited: House) -> None:
@@ -157,6 +181,11 @@ def test_where_nothing_can_count_the_worker_does_not_start(house: House) -> None
     assert "neither of broker_url (amqp) and result_backend (rpc) can count for all workers" in said.stderr
     assert "set task_limit_store" in said.stderr
     assert "Traceback" not in said.stderr
+    checked = house.celeriac("-A", "house", "check", "--json")
+    assert checked.returncode == 1, checked.stdout + checked.stderr
+    found = {(one["level"], one["setting"]): one["text"] for one in json.loads(checked.stdout)["findings"]}
+    assert "There are limits (house.paced, house.stuck_once, house.work)" in found["error", "task_limit_store"]
+    assert "Nothing keeps what is revoked" in found["note", "result_backend"]
 
 
 def test_which_store_counts() -> None:

@@ -226,7 +226,7 @@ def test_an_alarm_is_told_and_passes(server: RabbitServer, open_transport: Open)
         began = time.monotonic()
         with pytest.raises(BrokerFull, match="memory or disk"):
             publisher.publish([message("q")], within(1))
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
         with pytest.raises(BrokerFull):
             publisher.publish([message("new")], within(0.5))
         run(drains())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 #: seconds between a result's completion and its return, at most
-LATE = 2.0
+LATE = 10.0
 THREADS = 8
 
 

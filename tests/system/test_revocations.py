@@ -130,6 +130,16 @@ def test_what_a_worker_heard_outlives_it(make_place: Callable[..., Place], broke
         app.AsyncResult("doomed").get(timeout=30)
     assert place.started() == {last.id}
     assert set(place.revoked_at("w2@house")) == {"doomed", "other"}
+    # taken back: for a worker that lives, and, as nobody else would tell, for one that starts later
+    app.control.revoke_by_stamped_headers({"customer": ["1", "2"]}, reply=True, timeout=20.0, limit=1)
+    app.control.unrevoke_by_stamped_headers({"customer": "1"})
+    app.control.unrevoke(["doomed"], reply=True, timeout=20.0, limit=1)
+    assert place.revoked_at("w2@house") == ["other"]
+    stamped = app.control.inspect("w2@house", timeout=5.0)
+    house.until(lambda: stamped.revoked_stamps() == {"customer": ["2"]})
+    assert app.send_task("house.mark", (3,), **stamps("1")).get(timeout=30) == 3
+    app.AsyncResult("doomed").forget()
+    assert app.send_task("house.mark", (4,), task_id="doomed").get(timeout=30) == 4
 
 
 def test_a_worker_that_did_not_hear_of_it_reads_it(make_place: Callable[..., Place]) -> None:

@@ -21,7 +21,7 @@ from celeriac.utils.log import get_task_logger
         ("celeriac.events.dispatcher", "EventDispatcher"),
         ("celeriac.events.event", "Event group_from"),
         ("celeriac.events.receiver", "EventReceiver"),
-        ("celeriac.events.snapshot", "Polaroid"),
+        ("celeriac.events.snapshot", "Polaroid evcam"),
         ("celeriac.events.state", "State Task Worker"),
         ("celeriac.result", "AsyncResult EagerResult GroupResult ResultSet allow_join_result result_from_tuple"),
         ("celeriac.states", "PENDING SUCCESS FAILURE READY_STATES state precedence"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.client.coroutines import in_thread
 from celeriac.client.remote import Question
 from celeriac.errors import CeleriacError
-from celeriac.wire.revocation import Revocation, revoked_ids, revoked_stamps, signal_name, stamp_values
+from celeriac.wire.revocation import PARDON, Revocation, revoked_ids, revoked_stamps, signal_name, stamp_values
 
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
@@ -97,9 +97,17 @@ class Inspect:
         """The limits of the whole cluster that tasks wait for, or have permits of."""
         return self.ask("limits")
 
+    def declared_limits(self) -> Any:
+        """The limits of the whole cluster: their numbers of today, and in the code."""
+        return self.ask("declared_limits")
+
     def revoked(self) -> Any:
         """The ids of revoked tasks."""
         return self.ask("revoked")
+
+    def revoked_stamps(self) -> Any:
+        """The values of stamped headers that are revoked."""
+        return self.ask("revoked_stamps")
 
     def registered(self, *taskinfoitems: str) -> Any:
         """The tasks that workers know, with these attributes of each."""
@@ -229,10 +237,30 @@ class Control:
         """
         named = _signal_name(signal)
         arguments = {"headers": dict(headers), "terminate": terminate, "signal": named}
-        is_for_all = destination is None and not how.get("pattern")
-        entries = revoked_stamps(stamp_values(headers), _recorded(named) if terminate else "") if is_for_all else []
-        with self._written(entries):
+        entries = revoked_stamps(stamp_values(headers), _recorded(named) if terminate else "")
+        with self._written(entries if _is_for_all(destination, how) else []):
             return self._order("revoke_by_stamped_headers", arguments, destination, how)
+
+    def unrevoke(self, task_id: str | Iterable[str], destination: Sequence[str] | None = None, **how: Any) -> Replies:
+        """Take revocations back, by id or ids: what is delivered or sent from now on runs.
+
+        What a worker has dropped by then is gone. It lasts, and raises, as :meth:`revoke` does.
+        """
+        ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        with self._written(revoked_ids(ids, PARDON)):
+            replies: list[dict[str, Any]] = []
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                arguments = {"task_id": ids[start : start + _IDS_AT_ONCE]}
+                replies += self._order("unrevoke", arguments, destination, dict(how)) or []
+        return replies if how.get("reply") else None
+
+    def unrevoke_by_stamped_headers(
+        self, headers: Mapping[str, Any], destination: Sequence[str] | None = None, **how: Any
+    ) -> Replies:
+        """Take revocations back, by stamped headers; told to chosen workers, it is not written down."""
+        entries = revoked_stamps(stamp_values(headers), PARDON)
+        with self._written(entries if _is_for_all(destination, how) else []):
+            return self._order("unrevoke_by_stamped_headers", {"headers": dict(headers)}, destination, how)
 
     @contextmanager
     def _written(self, entries: list[Revocation]) -> Iterator[None]:
@@ -264,6 +292,23 @@ class Control:
     ) -> Replies:
         """Set how often tasks of one name may start on each worker, such as ``"10/m"``."""
         return self._order("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, destination, how)
+
+    def limit(
+        self, name: str, destination: Sequence[str] | None = None, *, rate: Any = ..., concurrency: Any = ...,
+        burst: Any = ..., **how: Any,
+    ) -> Replies:  # fmt: skip
+        """Change a limit over all workers while they run: ``limit("proj.report", rate="50/m")``; None lifts it.
+
+        ``name``: a task's, if that has one such limit, or what ``inspect().declared_limits()`` calls it. It is kept
+        where limits are counted, until :meth:`reset_limit`; some worker that has the limit has to be there to do so.
+        """
+        given = {"rate": rate, "concurrency": concurrency, "burst": burst}
+        values = {field: value for field, value in given.items() if value is not ...}
+        return self._order("limit", {"limit": name, "values": values}, destination, how)
+
+    def reset_limit(self, name: str, destination: Sequence[str] | None = None, **how: Any) -> Replies:
+        """Give a limit the numbers that the code has."""
+        return self._order("reset_limit", {"limit": name}, destination, how)
 
     def time_limit(
         self, task_name: str, soft: float | None = None, hard: float | None = None,
@@ -335,8 +380,12 @@ class Control:
     apurge = in_thread(purge)
     arevoke = in_thread(revoke)
     arevoke_by_stamped_headers = in_thread(revoke_by_stamped_headers)
+    aunrevoke = in_thread(unrevoke)
+    aunrevoke_by_stamped_headers = in_thread(unrevoke_by_stamped_headers)
     aterminate = in_thread(terminate)
     arate_limit = in_thread(rate_limit)
+    alimit = in_thread(limit)
+    areset_limit = in_thread(reset_limit)
     atime_limit = in_thread(time_limit)
     aadd_consumer = in_thread(add_consumer)
     acancel_consumer = in_thread(cancel_consumer)
@@ -345,6 +394,11 @@ class Control:
     apool_grow = in_thread(pool_grow)
     apool_shrink = in_thread(pool_shrink)
     ashutdown = in_thread(shutdown)
+
+
+def _is_for_all(destination: Sequence[str] | None, how: Mapping[str, Any]) -> bool:
+    """Told to chosen workers alone, it is a matter of theirs."""
+    return destination is None and not how.get("pattern")
 
 
 def _recorded(signal: Any) -> str:

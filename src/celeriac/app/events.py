@@ -47,7 +47,7 @@ _PAUSE = 5.0
 _AT_ONCE = 500
 
 
-def _current_app() -> Celeriac:
+def current_app() -> Celeriac:
     """For classes that ported code makes itself. Raises ``ImproperlyConfigured``."""
     app: Celeriac | None = get_current_app()
     if app is None:
@@ -164,7 +164,7 @@ class EventDispatcher:
         groups: Iterable[str] | None = None, delivery_mode: int = 1, buffer_group: Iterable[str] | None = None,
         buffer_limit: int = 24, on_send_buffered: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
-        app = app if app is not None else _current_app()
+        app = app if app is not None else current_app()
         self.app = app
         self.hostname = hostname or app.origin
         self.enabled = enabled
@@ -244,7 +244,7 @@ class Receiver:
         accept: Iterable[str] | None = None, queue_ttl: float | None = None, queue_expires: float | None = None,
         queue_exclusive: bool | None = None, queue_durable: bool | None = None,
     ) -> None:  # fmt: skip
-        app = app if app is not None else _current_app()
+        app = app if app is not None else current_app()
         settings = app.settings
         self.app = app
         self.handlers = dict(handlers or {})

@@ -5,21 +5,30 @@ Subclass :class:`Polaroid` and write ``on_shutter(state)``; the API is that of `
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
 from celeriac.clock import SYSTEM_CLOCK
+from celeriac.signals import Signal
 
 if TYPE_CHECKING:
     from celeriac.app.celery import Celeriac
     from celeriac.app.cluster import State
     from celeriac.app.events import Receiver
 
+#: seconds that a receiver may take to end
+_PATIENCE = 5.0
+
 
 class Polaroid:
     """Takes a picture every ``freq`` seconds. ``maxrate``: pictures per second at most, such as ``"10/m"``."""
 
+    timer: Any = None  #: kept for cameras that look at it; pictures are taken by :meth:`run`
     clear_after = False  #: forget the state after every picture
+    #: sent before every picture and every cleanup, with the state as sender
+    shutter_signal = Signal("shutter_signal", frozenset({"state"}))
+    cleanup_signal = Signal("cleanup_signal")
 
     def __init__(
         self, state: State, freq: float = 1.0, maxrate: str | float | None = None, cleanup_freq: float = 3600.0,
@@ -28,7 +37,9 @@ class Polaroid:
         self.state = state
         self.app = app
         self.freq = max(freq, seconds_between(maxrate))
+        self.maxrate = maxrate
         self.cleanup_freq = cleanup_freq
+        self.timer = timer if timer is not None else self.timer
         self._end = threading.Event()
         self._cleaned_at = SYSTEM_CLOCK.monotonic()
 
@@ -39,13 +50,16 @@ class Polaroid:
         """Every ``cleanup_freq`` seconds: remove old pictures."""
 
     def shutter(self) -> None:
-        """Take a picture."""
-        self.capture()
+        """Take a picture of the state as it is."""
+        self.shutter_signal.send(sender=self.state, state=self.state)
+        self.on_shutter(self.state)
 
     def capture(self) -> None:
-        self.state.freeze_while(self.on_shutter, self.state, clear_after=self.clear_after)
+        """Stop the state, and take a picture of it."""
+        self.state.freeze_while(self.shutter, clear_after=self.clear_after)
 
     def cleanup(self) -> None:
+        self.cleanup_signal.send(sender=self.state)
         self.on_cleanup()
 
     def install(self) -> None:
@@ -58,7 +72,7 @@ class Polaroid:
         """Take pictures until the receiver ends; an error of the camera ends it too."""
         self.install()
         while not self._end.wait(self.freq) and not receiver.should_stop:
-            self.shutter()
+            self.capture()
             if SYSTEM_CLOCK.monotonic() - self._cleaned_at >= self.cleanup_freq:
                 self._cleaned_at = SYSTEM_CLOCK.monotonic()
                 self.cleanup()
@@ -68,6 +82,59 @@ class Polaroid:
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
+
+
+class Receiving(threading.Thread):
+    """Captures in the background until the block ends."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__(name="celeriac-events", daemon=True)
+        self._receiver = receiver
+        self.error: BaseException | None = None  #: what ended the receiver
+
+    def run(self) -> None:
+        try:
+            self._receiver.capture()
+        except BaseException as error:
+            self.error = error
+            self._receiver.should_stop = True
+
+    def check(self) -> None:
+        """Raise what ended the receiver."""
+        if self.error is not None:
+            raise self.error
+
+    def __enter__(self) -> Receiving:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._receiver.stop()
+        self.join(_PATIENCE)
+
+
+def evcam(
+    camera: Any, freq: float = 1.0, maxrate: str | float | None = None, loglevel: Any = 0, logfile: str | None = None,
+    pidfile: str | None = None, timer: Any = None, app: Celeriac | None = None, **options: Any,
+) -> None:  # fmt: skip
+    """Run a camera, a class or ``module:Class``, until it is interrupted. Blocking.
+
+    Log and pid files are the program's own affair and not read here; ``celeriac events --camera`` knows ``--pidfile``.
+    Raises what ends the receiver or the camera, ``ValueError`` for a rate that is none.
+    """
+    from celeriac import plugins
+    from celeriac.app.events import current_app
+
+    app = app if app is not None else current_app()
+    state = app.events.State()
+    taker = (plugins.resolve(camera) if isinstance(camera, str) else camera)(
+        state, freq=freq, maxrate=maxrate, timer=timer, app=app, **options
+    )
+    receiver = app.events.Receiver(handlers={"*": state.event})
+    with Receiving(receiver) as receiving, taker:
+        with contextlib.suppress(KeyboardInterrupt):
+            taker.run(receiver)
+        receiving.check()
 
 
 def seconds_between(rate: str | float | None) -> float:

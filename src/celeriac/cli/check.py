@@ -10,7 +10,7 @@ from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.output import as_json, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from celeriac.app.celery import Celeriac
     from celeriac.settings.check import Difference, Finding
@@ -31,7 +31,7 @@ def check(invocation: Invocation, wants_json: bool) -> None:
     app = invocation.app()
     found = check_configuration(app.conf)
     if not any(finding.level == "error" for finding in found):
-        found = [*found, *server_findings(app)]
+        found = [*found, *server_findings(app), *_parts_that_are_missing(invocation, app)]
     differs = [one for one in differences() if not app.conf.value_set_for(one.name)]
     failed = any(finding.level == "error" for finding in found)
     if wants_json:
@@ -58,6 +58,36 @@ def server_findings(app: Celeriac) -> list[Finding]:
         except Exception as error:  # whatever a driver meets: the rest is worth knowing all the same
             found.append(Finding("warning", setting, f"The server was not looked at. {error}"))
     return found
+
+
+def _parts_that_are_missing(invocation: Invocation, app: Celeriac) -> Iterator[Finding]:
+    """What the app uses, and its broker and result store cannot do."""
+    from celeriac.errors import CeleriacError, ImproperlyConfigured
+    from celeriac.settings.check import Finding
+
+    try:
+        if invocation.app_target:
+            app.import_default_modules()
+        limited = sorted(name for name, task in app.tasks.items() if task.runnable_options.limits)
+    except (ImproperlyConfigured, ImportError) as error:
+        yield Finding("error", "imports", f"The app's tasks cannot be loaded, so no worker starts. {error}")
+        return
+    limited += [f"queue {name}" for name in app.settings.task_queue_limits or ()]
+    if limited:
+        shown = ", ".join(limited[:3]) + (" …" if len(limited) > 3 else "")
+        try:
+            app.open_limiter().close()
+        except ImproperlyConfigured as error:
+            yield Finding("error", "task_limit_store", f"There are limits ({shown}), and no worker starts: {error}.")
+    try:
+        forgets = app.revocations is None
+    except CeleriacError:
+        return  # said already
+    if forgets:
+        yield Finding(
+            "note", "result_backend", "Nothing keeps what is revoked: workers that are down when a task is revoked run "
+            "it later. A result store in Redis or SQLite does, and so do these as brokers.",
+        )  # fmt: skip
 
 
 def _show(invocation: Invocation, found: Sequence[Finding], differs: Sequence[Difference]) -> None:

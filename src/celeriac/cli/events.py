@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,17 +13,17 @@ import click
 from celeriac.cli.failures import EX_UNAVAILABLE, Failure
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.output import console, one_line, say
+from celeriac.cli.pidfile import held
 from celeriac.errors import CeleriacError
 from celeriac.settings.censor import censored_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celeriac.app.celery import Celeriac
-    from celeriac.app.events import Receiver
 
 #: seconds between two pictures of the screen
 _REFRESH = 0.25
-#: seconds until the receiver must have ended
-_PATIENCE = 5.0
 
 
 @click.command()
@@ -33,11 +33,12 @@ _PATIENCE = 5.0
 @click.option("-F", "--frequency", "--freq", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
               help="Seconds between two pictures.")  # fmt: skip
 @click.option("-r", "--maxrate", metavar="RATE", help="The most pictures, such as 10/m.")
+@click.option("--pidfile", metavar="FILE", help="Hold this file while taking pictures.")
 @click.argument("ignored", nargs=-1)
 @pass_invocation
 def events(
     invocation: Invocation, dump: bool, wants_json: bool, camera: str | None, frequency: float, maxrate: str | None,
-    ignored: tuple[str, ...],
+    pidfile: str | None, ignored: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Watch workers and tasks, live: a screen on a terminal, lines in a pipe.
 
@@ -45,7 +46,8 @@ def events(
     """
     app = invocation.app()
     if camera:
-        _picture(app, camera, frequency, maxrate)
+        with held(Path(pidfile)) if pidfile else contextlib.nullcontext():
+            _picture(app, camera, frequency, maxrate)
     elif dump or wants_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(app, wants_json)
     else:
@@ -94,18 +96,14 @@ _SAID_OTHERWISE = frozenset(
 
 
 def _picture(app: Celeriac, camera: str, frequency: float, maxrate: str | None) -> None:
-    from celeriac import plugins
+    from celeriac.app.snapshot import evcam, seconds_between
 
-    state = app.events.State()
     try:
-        taker = plugins.resolve(camera)(state, freq=frequency, maxrate=maxrate, app=app)
+        seconds_between(maxrate)
     except ValueError as error:
         raise Failure(f"--maxrate: {error}") from error
-    receiver = app.events.Receiver(handlers={"*": state.event})
-    with _receiving(receiver) as thread, taker:
-        with contextlib.suppress(KeyboardInterrupt):
-            taker.run(receiver)
-        thread.check()
+    with _as_failure():
+        evcam(camera, frequency, maxrate, app=app)
 
 
 # ── screen ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,6 +112,7 @@ def _picture(app: Celeriac, camera: str, frequency: float, maxrate: str | None) 
 def _watch(app: Celeriac, color: bool) -> None:
     from rich.live import Live
 
+    from celeriac.app.snapshot import Receiving
     from celeriac.cli.watch.keyboard import Keyboard
     from celeriac.cli.watch.model import Model
     from celeriac.cli.watch.view import draw
@@ -129,7 +128,7 @@ def _watch(app: Celeriac, color: bool) -> None:
     model = Model(app.events.State(), SYSTEM_CLOCK.monotonic, act)
     receiver = app.events.Receiver(handlers={"*": model.hear})
     screen, title = console(color), censored_url(app.broker_url)
-    with _receiving(receiver) as thread, Keyboard() as keyboard, Live(console=screen, screen=True) as live:
+    with Receiving(receiver) as thread, Keyboard() as keyboard, Live(console=screen, screen=True) as live:
         try:
             while not model.is_over and thread.is_alive():
                 live.update(draw(model, title, screen.width, screen.height), refresh=True)
@@ -138,35 +137,13 @@ def _watch(app: Celeriac, color: bool) -> None:
                     model.press(key)
         except KeyboardInterrupt:
             pass
-    thread.check()
+    with _as_failure():
+        thread.check()
 
 
-class _receiving(threading.Thread):  # noqa: N801 - used as a context manager
-    """Captures in the background until the block ends."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        super().__init__(name="celeriac-events", daemon=True)
-        self._receiver = receiver
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._receiver.capture()
-        except BaseException as error:
-            self._error = error
-            self._receiver.should_stop = True
-
-    def check(self) -> None:
-        """Raise what ended the receiver."""
-        if isinstance(self._error, CeleriacError):
-            raise Failure(f"broker: {self._error}", EX_UNAVAILABLE) from self._error
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> _receiving:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._receiver.stop()
-        self.join(_PATIENCE)
+@contextlib.contextmanager
+def _as_failure() -> Iterator[None]:
+    try:
+        yield
+    except CeleriacError as error:
+        raise Failure(f"broker: {error}", EX_UNAVAILABLE) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celeriac.wire.revocation import News, Standing, checked, fresh_ms
+from celeriac.wire.revocation import PARDON, News, Standing, checked, fresh_ms
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,6 +45,10 @@ def write(link: Link, entries: Sequence[Revocation], kept_ms: int, now: int) -> 
         number = max(_last(connection), now * 1000 - 1)
         for entry in entries:
             key = (entry.value, entry.header, entry.signal)
+            connection.execute(
+                "DELETE FROM revocation WHERE (value, header) = (?, ?) AND (signal = ?) <> ?",
+                (entry.value, entry.header, PARDON, entry.is_pardon),
+            )
             there = connection.execute(
                 "SELECT expires_at FROM revocation WHERE (value, header, signal) = (?, ?, ?)", key
             ).fetchone()

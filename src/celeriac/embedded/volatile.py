@@ -303,6 +303,8 @@ class VolatileEngine:
         enough = now + fresh_ms(int(kept * 1000)) / 1000
         with self.lock:
             for entry in entries:
+                for other in entry.replaced:
+                    self._revoked.pop(other, None)
                 _, until = self._revoked.get(entry, (0, now))
                 if until <= now or until < enough:
                     self._revoked.pop(entry, None)  # to the end of the order

@@ -1,7 +1,7 @@
-"""``celery.events.snapshot`` under our name. The class: app/snapshot.py; ``celeriac events --camera`` runs it."""
+"""``celery.events.snapshot`` under our name. The class, and what runs it: app/snapshot.py."""
 
 from __future__ import annotations
 
-from celeriac.app.snapshot import Polaroid
+from celeriac.app.snapshot import Polaroid, evcam
 
-__all__ = ["Polaroid"]
+__all__ = ["Polaroid", "evcam"]

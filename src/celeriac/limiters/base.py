@@ -2,7 +2,7 @@
 
 Blocking, thread-safe, batches. Nothing is promised to survive a restart of the store: a worker enters the permits of
 what runs anew with its next renewal, and a forgotten rate costs one burst. Drivers raise only ``OperationalError`` and
-its kin, or ``ImproperlyConfigured``.
+its kin, or ``ImproperlyConfigured``. What was changed while workers run is kept as well as the store keeps things.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from celeriac.rules.counting import GRANTED, UNASKED, Answer, Demand, Granted, Need, Permit, Refused, Unasked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "GRANTED", "UNASKED", "Answer", "Demand", "Granted", "Limiter", "Need", "Permit", "Refused", "Unasked",
@@ -38,6 +38,14 @@ class Limiter(Protocol):
 
     def release(self, permits: Sequence[Permit]) -> None:
         """Give them back; what is not there is passed over."""
+        ...
+
+    def change(self, counter: str, change: bytes | None) -> None:
+        """Keep what the limit with these counters is to be instead of what the code says; None: nothing any more."""
+        ...
+
+    def changes(self) -> Mapping[str, bytes]:
+        """All that is kept."""
         ...
 
     def close(self) -> None: ...

@@ -9,7 +9,7 @@ from celeriac.rules.counting import Answer, Demand, Lease, Permit, Tables, decid
 from celeriac.transports.url import BrokerUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celeriac.clock import Clock
 
@@ -21,6 +21,7 @@ class _Counters:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.tables = Tables()
+        self.changes: dict[str, bytes] = {}
         self.calls = 0
 
     def tidy(self, now: float) -> None:
@@ -72,6 +73,17 @@ class MemoryLimiter:
         with self._counters.lock:
             for permit in permits:
                 self._counters.tables.permits.get(permit.key, {}).pop(permit.holder, None)
+
+    def change(self, counter: str, change: bytes | None) -> None:
+        with self._counters.lock:
+            if change is None:
+                self._counters.changes.pop(counter, None)
+            else:
+                self._counters.changes[counter] = change
+
+    def changes(self) -> Mapping[str, bytes]:
+        with self._counters.lock:
+            return dict(self._counters.changes)
 
     def close(self) -> None:
         """The counters stay."""

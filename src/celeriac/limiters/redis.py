@@ -18,11 +18,11 @@ from celeriac.redis.store import StoreSettings, store_address
 from celeriac.rules.counting import GRANTED, UNASKED, Answer, Demand, Permit, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from celeriac.clock import Clock
     from celeriac.redis.address import Address
-    from celeriac.redis.connect import Argument
+    from celeriac.redis.connect import Argument, Link
     from celeriac.redis.scripts import Script
 
 _TAKE, _RENEW, _RELEASE = script("limit_take"), script("limit_renew"), script("limit_release")
@@ -98,19 +98,34 @@ class RedisLimiter:
                 arguments += (numbers[permit.key], permit.holder)
             self._run(_RELEASE, numbers, arguments)
 
+    def change(self, counter: str, change: bytes | None) -> None:
+        if change is None:
+            self._ask(lambda link: link.call("HDEL", self._keys.limit_changes, counter))
+        else:
+            self._ask(lambda link: link.call("HSET", self._keys.limit_changes, counter, change))
+
+    def changes(self) -> Mapping[str, bytes]:
+        found = self._ask(lambda link: link.call("HGETALL", self._keys.limit_changes))
+        if isinstance(found, Mapping):  # RESP3
+            found = [part for pair in found.items() for part in pair]
+        return {name.decode("utf-8", "replace"): value for name, value in zip(found[::2], found[1::2], strict=True)}
+
     def _run(self, called: Script, numbers: Mapping[str, int], arguments: Sequence[Argument]) -> Any:
+        keys = [self._keys.limit(key) for key in numbers]
+        return self._ask(lambda link: called.run(link, keys, arguments))
+
+    def _ask(self, question: Callable[[Link], Any]) -> Any:
         """Once more after a connection that was idle turned out to be dead: what may have been counted then counts
         twice at the worst, and permits not even that."""
-        keys = [self._keys.limit(key) for key in numbers]
         with self._translating:
             with self._links.borrow() as link:
                 try:
-                    return called.run(link, keys, arguments)
+                    return question(link)
                 except LinkBroken as error:
                     if not link.reused or error.fault is not Fault.UNREACHABLE:
                         raise
             with self._links.borrow() as fresh:
-                return called.run(fresh, keys, arguments)
+                return question(fresh)
 
     def close(self) -> None:
         self._links.close()

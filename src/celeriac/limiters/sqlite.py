@@ -14,7 +14,7 @@ from celeriac.rules.counting import Answer, Demand, Lease, Permit, Tables, decid
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celeriac.clock import Clock
 
@@ -24,6 +24,7 @@ _TIDY, _BITE = 500, 200
 _REMEMBERED = 3600.0
 #: values that one statement takes (SQLite's own bound is 999 in old versions)
 _VALUES = 500
+_CHANGES = "CREATE TABLE IF NOT EXISTS change (counter TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 
 class SqliteLimiter:
@@ -80,6 +81,27 @@ class SqliteLimiter:
             )
 
         self._link.write(work)
+
+    def change(self, counter: str, change: bytes | None) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(_CHANGES)  # files that were made before need no other format
+            if change is None:
+                connection.execute("DELETE FROM change WHERE counter = ?", (counter,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO change (counter, value) VALUES (?, ?)", (counter, change))
+
+        self._link.write(work)
+
+    def changes(self) -> Mapping[str, bytes]:
+        def work(connection: sqlite3.Connection) -> dict[str, bytes]:
+            if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'change'").fetchone() is None:
+                return {}
+            return {
+                str(counter): bytes(value)
+                for counter, value in connection.execute("SELECT counter, value FROM change").fetchall()
+            }
+
+        return self._link.read(work)
 
     def close(self) -> None:
         self._link.close()

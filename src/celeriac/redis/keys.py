@@ -79,6 +79,7 @@ class Keys:
         self._settled = f"{ours}settled."
         self._peek = f"{ours}peek."
         self._limit = f"{ours}limit."
+        self.limit_changes = f"{ours}limits"
         self._binding = f"{prefix}_kombu.binding."
         self._permanent = f"{prefix}_kombu.binding_permanent."
         self._step_of = [max(step for step in steps if step <= level) for level in range(_HIGHEST_PRIORITY + 1)]

@@ -41,8 +41,11 @@ class RedisRegistry:
     def add(self, entries: Sequence[Revocation], kept: float) -> None:
         kept_ms = milliseconds(kept)
         for start in range(0, len(entries), _BITE):
-            members = [entry.member for entry in entries[start : start + _BITE]]
-            self._run(self._add, (kept_ms, fresh_ms(kept_ms), *members))
+            arguments: list[Argument] = [kept_ms, fresh_ms(kept_ms)]
+            for entry in entries[start : start + _BITE]:
+                replaced = entry.replaced
+                arguments += (entry.member, len(replaced), *(other.member for other in replaced))
+            self._run(self._add, arguments)
 
     def read(self, mark: int, limit: int) -> News:
         last, more, *found = self._run(self._read, (mark, limit))

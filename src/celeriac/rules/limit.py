@@ -20,7 +20,7 @@ from celeriac.rules.limits import parse_rate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BoundLimit", "Limit", "bind", "limits_of", "same_under_one_name"]
+__all__ = ["BoundLimit", "Limit", "LimitChange", "bind", "limits_of", "same_under_one_name"]
 
 #: a burst that is not given: so many seconds' worth of starts, or high rates could not be reached in batches
 _BURST_SECONDS = 0.1
@@ -76,6 +76,18 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             raise ImproperlyConfigured(f"a Limit's key: {error}") from None
 
 
+class LimitChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a limit is while workers run, instead of what the code says; what is not given is as in the code."""
+
+    rate: str | float | msgspec.UnsetType | None = msgspec.UNSET  #: None: as often as anybody likes
+    concurrency: int | msgspec.UnsetType | None = msgspec.UNSET  #: None: as many as anybody likes
+    burst: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The fields that it says anything of."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET}
+
+
 class BoundLimit(msgspec.Struct, frozen=True):
     """A limit of one task or queue, ready to count."""
 
@@ -85,6 +97,30 @@ class BoundLimit(msgspec.Struct, frozen=True):
     most: int  #: 0: no concurrency
     selectors: tuple[Selector, ...]
     limit: Limit
+    change: LimitChange | None = None  #: why it differs from ``limit``, which the code says
+
+    @property
+    def handle(self) -> str:
+        """What people call it: ``task/proj.add#0``, ``queue/mail#0``, ``name/api``."""
+        return self.counter.replace("|", "#")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Rate, concurrency and burst as they are now."""
+        limit = self.limit
+        return {"rate": limit.rate, "concurrency": limit.concurrency, "burst": limit.burst} | (
+            self.change.given() if self.change else {}
+        )
+
+    def changed(self, change: LimitChange | None) -> BoundLimit:
+        """The same under other numbers; None: those of the code. Raises ``ImproperlyConfigured``."""
+        values = msgspec.structs.replace(self, change=change).values
+        if values["rate"] is None:
+            values["burst"] = None
+        if values["rate"] is None and values["concurrency"] is None:
+            return msgspec.structs.replace(self, interval=0.0, burst=1, most=0, change=change)
+        interval, burst, most = _numbers(Limit(**values))
+        return msgspec.structs.replace(self, interval=interval, burst=burst, most=most, change=change)
 
     @property
     def reads_arguments(self) -> bool:
@@ -156,12 +192,15 @@ def _bound(
             if strict:
                 raise ImproperlyConfigured(f"{where}: {error}") from None
             selectors.append(Selector(None, None, None, ()))
+    counter = f"name/{text_of(limit.name)}" if limit.name else f"{scope}|{index}"
+    return BoundLimit(counter, *_numbers(limit), tuple(selectors), limit)
+
+
+def _numbers(limit: Limit) -> tuple[float, int, int]:
+    """Interval, burst, most."""
     per_second = limit.per_second
     burst = limit.burst or (max(1, math.floor(per_second * _BURST_SECONDS)) if per_second else 1)
-    counter = f"name/{text_of(limit.name)}" if limit.name else f"{scope}|{index}"
-    return BoundLimit(
-        counter, 1.0 / per_second if per_second else 0.0, burst, limit.concurrency or 0, tuple(selectors), limit
-    )
+    return 1.0 / per_second if per_second else 0.0, burst, limit.concurrency or 0
 
 
 def same_under_one_name(bound: Iterable[tuple[str, BoundLimit]]) -> None:

@@ -13,25 +13,41 @@ import msgspec
 
 from celeriac.ids import is_safe_id
 
+#: in place of a signal: the entry takes back what was revoked
+PARDON = "PARDON"
 #: between the parts of a member; in none of them
 _BETWEEN = "\0"
 _LENGTH = 255
 #: what is said again need not be written while this much of its time is left, and at most so many ms are gone: every
 #: worker that hears of a revocation writes it down
 _FRESH, _SLACK_MS = 0.9, 60_000
+#: all that may stand as the signal of a revocation
+_SIGNALS = ("", *signals.Signals.__members__)
 
 
 class Revocation(msgspec.Struct, frozen=True):
-    """One entry. Two with the same value, header and signal are the same."""
+    """One entry. Two with the same value, header and signal are the same.
+
+    A pardon stands where revocations stood: a registry holds one or the other of a value, whichever was said last.
+    """
 
     value: str
     header: str = ""  #: the stamped header that has this value; empty: the value is the id of a task
-    signal: str = ""  #: what ends those that run, by name; empty: they go on
+    signal: str = ""  #: what ends those that run, by name; empty: they go on; or PARDON
+
+    @property
+    def is_pardon(self) -> bool:
+        return self.signal == PARDON
 
     @property
     def member(self) -> str:
         """All of it as one text."""
         return _BETWEEN.join((self.header, self.signal, self.value))
+
+    @property
+    def replaced(self) -> list[Revocation]:
+        """What cannot stand beside this one."""
+        return [Revocation(self.value, self.header, other) for other in (_SIGNALS if self.is_pardon else (PARDON,))]
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -70,7 +86,7 @@ def checked(header: str, signal: str, value: str) -> Revocation | None:
 
 
 def revoked_ids(ids: Iterable[str], signal: str = "") -> list[Revocation]:
-    """Entries for tasks; what is no id is left out, as no worker would run it."""
+    """Entries for tasks; what is no id is left out, as no worker would run it. ``PARDON`` as signal takes them back."""
     return [Revocation(one, "", signal) for one in ids if is_safe_id(one)]
 
 

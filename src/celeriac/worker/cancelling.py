@@ -65,9 +65,13 @@ class Cancelling:
 
     def obey(self, standing: Sequence[Standing]) -> None:
         """What the registry says."""
-        self.revoked.learn(standing)
+        self.revoked.pardon(
+            (one.entry.header, one.entry.value) for one in standing if one.entry.is_pardon
+        )  # fmt: skip
+        valid = [one for one in standing if not one.entry.is_pardon]
+        self.revoked.learn(valid)
         by_signal: dict[str, list[Revocation]] = {}
-        for one in standing:
+        for one in valid:
             by_signal.setdefault(one.entry.signal, []).append(one.entry)
         if self._claims.waiting_count or self._claims.held:
             for signal, entries in by_signal.items():
@@ -76,7 +80,7 @@ class Cancelling:
     def remember(self, ids: Iterable[str]) -> list[str]:
         """What neighbours say: ids alone. Those that were not known."""
         revoked = self.revoked
-        fresh = [one for one in ids if one not in revoked]
+        fresh = [one for one in ids if one not in revoked and not revoked.is_pardoned("", one)]
         if fresh:
             revoked.add(fresh)
             self.cancel(set(fresh), _NO_STAMPS, "")

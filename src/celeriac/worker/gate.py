@@ -13,7 +13,6 @@ import itertools
 import logging
 from collections import Counter, deque
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 from celeriac import telemetry
@@ -42,6 +41,8 @@ logger = logging.getLogger("celeriac.worker")
 _BATCH = 256
 #: seconds between two looks at who has expired, or gone without a word
 _SWEEP = 1.0
+#: seconds between two looks whether limits were changed
+_LOOK = 5.0
 #: seconds between two words about one key
 _TELL = 60.0
 #: seconds that the last permits may take to be given back when the worker ends
@@ -77,6 +78,7 @@ class Gate:
         self._permits = HeldPermits(claims, lease, clock.monotonic())
         self._starts = 0
         self._swept_at = clock.monotonic()
+        self._look_at = 0.0  #: when to ask whether limits were changed
         self._failures = 0
         self._told_at: float | None = None
         #: tasks that had been handed over when the last limited ones were
@@ -107,6 +109,8 @@ class Gate:
         while True:
             self._wake.clear()
             now = self._clock.monotonic()
+            if now >= self._look_at and not self._is_shut(now):
+                await self._look(now)
             await self._take_in()
             self._sweep(now)
             batch, quota = self._choose(now)
@@ -122,20 +126,48 @@ class Gate:
         with contextlib.suppress(OperationalError, BackendError):
             await self._lane.run(partial(self._limiter.release, nothing))
 
+    async def _look(self, now: float) -> None:
+        """Have the limits been changed? Whoever waits is looked at anew then."""
+        self._look_at = now + _LOOK  # not afterwards: a change that is made meanwhile is to be looked for
+        try:
+            changes = await self._lane.run(self._limiter.changes)
+        except (OperationalError, BackendError) as error:
+            self._fail(error, [])
+            self._look_at = self._lines.closed.next_at
+            return
+        if not self._limited.apply(changes):
+            return
+        waiting = [one for line in self._lines.busy() for one in line.waiting] + list(self._fresh)
+        for applicant in reversed(waiting):
+            if self._is_wanted(applicant):
+                self._claims.lined.discard(applicant.claim.id)
+                self._claims.newly_gated.appendleft(applicant.claim)
+        self._fresh.clear()
+        self._lines = Lines(self._clock.monotonic())
+
+    async def change(self, counter: str, change: bytes | None) -> None:
+        """Keep it for all workers; here it is heeded at once. Raises what the limiter raises."""
+        await self._lane.run(partial(self._limiter.change, counter, change))
+        self._look_at = 0.0
+        self._wake.set()
+
+    @property
+    def limited(self) -> Limited:
+        return self._limited
+
     def _is_shut(self, now: float) -> bool:
         """Whether the store did not answer a moment ago."""
         return self._failures > 0 and now < self._lines.closed.next_at
 
     async def _rest(self, now: float) -> None:
         """Until woken, or until something is due."""
-        until = min(self._swept_at + _SWEEP, self._permits.due_at) if self._permits or self._claims.gated else inf
+        until = min(self._look_at, self._permits.due_at)
         if self._room() > 0:  # who makes room, wakes
             until = min(until, self._lines.due_at)
         if self._is_shut(now):
-            until = max(min(until, self._lines.closed.next_at), now + 0.01)
-        if until == inf:
-            await self._wake.wait()
-            return
+            until = max(until, self._lines.closed.next_at)
+        if self._permits or self._claims.gated:
+            until = min(until, self._swept_at + _SWEEP)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.001, until - now)):
                 await self._wake.wait()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from celeriac.errors import ImproperlyConfigured
-from celeriac.rules.limit import BoundLimit, Limit, bind, limits_of, same_under_one_name
+from celeriac.rules.limit import BoundLimit, Limit, LimitChange, bind, limits_of, same_under_one_name
 from celeriac.wire.sealed import opened
 from celeriac.wire.serializers import accept_set
 from celeriac.wire.task_message import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from celeriac.executors.base import Runnable, RunnableOptions
     from celeriac.rules.counting import Need
@@ -30,6 +32,8 @@ _PLAIN = accept_set(("json", "msgpack", "yaml"))
 _NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any], bool] = ((), {}, True)
 #: bodies of more bytes are read off the loop
 LARGE = 64 << 10
+#: limits that an error text names
+_SHOWN = 10
 
 
 class Limited:
@@ -40,6 +44,7 @@ class Limited:
         self._tasks = {name: options.limits for name, options in self._options.items() if options.limits}
         self._queues = _queue_limits(queue_limits)
         self._limits = limits
+        self._unread: set[str] = set()
         #: (queue, task) → what applies
         self._known: dict[tuple[str, str], tuple[BoundLimit, ...]] = {}
         every = [(f"task {name}", one) for name, bound in self._tasks.items() for one in bound]
@@ -47,6 +52,9 @@ class Limited:
             where = f"task_queue_limits[{queue!r}]"
             every += [(where, one) for one in bind(given, where, f"queue/{queue}", lambda: None, strict=False)]
         same_under_one_name(every)
+        #: by the name of their counters, as the code has them
+        self._bound = {one.counter: one for _, one in every}
+        self._changes: dict[str, LimitChange] = {}
 
     def __bool__(self) -> bool:
         return bool(self._tasks or self._queues)
@@ -96,8 +104,65 @@ class Limited:
             parameters = None if options is None else options.parameters
             where = f"task_queue_limits[{queue!r}]"
             of_queue = bind(given, where, f"queue/{queue}", lambda: parameters, strict=False)
-            found = self._known[(queue, task)] = (*self._tasks.get(task, ()), *of_queue)
+            found = (*self._tasks.get(task, ()), *of_queue)
+            found = self._known[(queue, task)] = tuple(one.changed(self._changes.get(one.counter)) for one in found)
         return found
+
+    # ── changed while workers run ────────────────────────────────────────────────────────────────────────────────
+
+    def all(self) -> list[BoundLimit]:
+        """As they are now."""
+        return [one.changed(self._changes.get(one.counter)) for one in self._bound.values()]
+
+    def find(self, wanted: str, fields: Collection[str] = ()) -> BoundLimit:
+        """The limit that is called so. By its handle; or by its task (``NAME``, ``task/NAME``) or queue
+        (``queue/NAME``), if only one limit of that has these fields. Raises ``ValueError``."""
+        found = [one for one in self._bound.values() if wanted in (one.handle, one.counter)]
+        if not found:
+            bare = [one for one in self._bound.values() if one.counter.rpartition("|")[0] in (wanted, f"task/{wanted}")]
+            having = [one for one in bare if any(getattr(one.limit, field, None) is not None for field in fields)]
+            found = having if len(having) == 1 else bare
+        if len(found) > 1:
+            raise ValueError(f"{wanted!r} has several limits: say which of {', '.join(one.handle for one in found)}")
+        if not found:
+            there = ", ".join([one.handle for one in self._bound.values()][:_SHOWN]) or "none"
+            raise ValueError(f"there is no limit {wanted!r} here; there are: {there}")
+        return found[0]
+
+    def apply(self, kept: Mapping[str, bytes]) -> bool:
+        """Heed what the store keeps of changes, and say what is new; whether anything is."""
+        changes: dict[str, LimitChange] = {}
+        for counter, one in self._bound.items():
+            if counter not in kept:
+                continue
+            try:
+                changes[counter] = read_change(kept[counter])
+                one.changed(changes[counter])
+            except (msgspec.MsgspecError, ImproperlyConfigured) as error:
+                changes.pop(counter, None)
+                if counter not in self._unread:
+                    logger.warning("what the store keeps of limit %s is not heeded: %s", one.handle, error)
+                    self._unread.add(counter)
+        if changes == self._changes:
+            return False
+        before, self._changes = self._changes, changes
+        self._known.clear()
+        for counter in before.keys() | changes.keys():
+            if before.get(counter) != changes.get(counter):
+                one = self._bound[counter].changed(changes.get(counter))
+                logger.info("limit %s is %s, %s", one.handle, described(one.values), "as changed by remote control"
+                            if one.change else "as in the code")  # fmt: skip
+        return True
+
+
+def read_change(kept: bytes) -> LimitChange:
+    """Raises ``msgspec.MsgspecError``."""
+    return msgspec.json.decode(kept, type=LimitChange)
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """``rate 10/s, concurrency 5``; what is not limited is left out."""
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None) or "without limit"
 
 
 def _queue_limits(given: object) -> dict[str, tuple[Limit, ...]]:

@@ -47,7 +47,8 @@ class RevocationWatch:
         self._lane = Lane("celeriac-revocations")
         self._turn = asyncio.Lock()
         self._mark = 0
-        self._unwritten: dict[Revocation, float] = {}
+        #: what is to be written → (seconds it is kept, whether it was said long ago: somebody remembers it)
+        self._unwritten: dict[Revocation, tuple[float, bool]] = {}
         self._wake = asyncio.Event()
         self._is_failing = False
         #: when the registry was read to its end for the first time
@@ -92,8 +93,15 @@ class RevocationWatch:
             while more:
                 news = await self._lane.run(partial(self._registry.read_revocations, self._mark, _PAGE))
                 self._mark, more = news.mark, news.more
-                if news.standing:
-                    self._cancelling.obey(news.standing)
+                # an order that this worker has heard and not written down yet is the later word
+                standing = [one for one in news.standing if not self._is_outdone(one.entry)]
+                if standing:
+                    self._cancelling.obey(standing)
+
+    def _is_outdone(self, entry: Revocation) -> bool:
+        return bool(self._unwritten) and any(
+            not self._unwritten.get(other, (0.0, True))[1] for other in entry.replaced
+        )  # fmt: skip
 
     def look_soon(self) -> None:
         """There may be something new."""
@@ -101,22 +109,34 @@ class RevocationWatch:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def record(self, entries: Sequence[Revocation], kept: float | None = None) -> None:
-        """Write them down soon; again and again while the registry is away."""
+    def record(self, entries: Sequence[Revocation], kept: float | None = None, *, remembered: bool = False) -> None:
+        """Write them down soon; again and again while the registry is away.
+
+        ``remembered``: nobody says so now, but somebody did; what was taken back since stays so.
+        """
         seconds = self._cancelling.revoked.kept if kept is None else kept
         for entry in entries:
-            self._unwritten[entry] = seconds
+            for other in entry.replaced:
+                self._unwritten.pop(other, None)
+            self._unwritten[entry] = (seconds, remembered)
         while len(self._unwritten) > _MOST_UNWRITTEN:
             del self._unwritten[next(iter(self._unwritten))]
         self._wake.set()
 
     async def _write(self) -> None:
+        is_pardoned = self._cancelling.revoked.is_pardoned
         while self._unwritten:
-            kept = max(self._unwritten.values())
-            entries = list(self._unwritten)[:_PAGE]
-            await self._lane.run(partial(self._registry.add_revocations, entries, kept))
-            for entry in entries:
-                self._unwritten.pop(entry, None)
+            part = dict(list(self._unwritten.items())[:_PAGE])
+            entries = [
+                entry for entry, (_, remembered) in part.items()
+                if not (remembered and is_pardoned(entry.header, entry.value))
+            ]  # fmt: skip
+            if entries:
+                kept = max(seconds for seconds, _ in part.values())
+                await self._lane.run(partial(self._registry.add_revocations, entries, kept))
+            for entry, said in part.items():
+                if self._unwritten.get(entry) is said:
+                    del self._unwritten[entry]
 
     async def close(self, patience: float) -> None:
         """The service has stopped: write what is left."""

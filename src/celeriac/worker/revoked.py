@@ -35,7 +35,9 @@ class Revoked:
         self._ends: dict[str, float] = {}
         #: header → values, with their end (monotonic)
         self.stamps: dict[str, dict[str, float]] = {}
-        #: told when something was added
+        #: (header or '', value) → end; what was taken back, so that nobody's old knowledge brings it again
+        self._pardoned: dict[tuple[str, str], float] = {}
+        #: told when something was added or taken back
         self.on_change: Callable[[], None] = lambda: None
 
     def add(self, ids: Iterable[str], kept: float | None = None) -> None:
@@ -65,7 +67,29 @@ class Revoked:
         self._trim(now)
         self.on_change()
 
+    def pardon(self, values: Iterable[tuple[str, str]], kept: float | None = None) -> None:
+        """Forget these: (header, value), or ('', id) for tasks. What was revoked earlier is to be heeded no more."""
+        ends = self._clock.monotonic() + (self.kept if kept is None else kept)
+        for header, value in values:
+            self._pardoned.pop((header, value), None)
+            self._pardoned[header, value] = ends
+            if not header:
+                self._ends.pop(value, None)
+            elif header in self.stamps:
+                self.stamps[header].pop(value, None)
+                if not self.stamps[header]:
+                    del self.stamps[header]
+        while len(self._pardoned) > self._most:
+            del self._pardoned[next(iter(self._pardoned))]
+        self.on_change()
+
+    def is_pardoned(self, header: str, value: str) -> bool:
+        """Whether it was taken back after it was revoked."""
+        ends = self._pardoned.get((header, value))
+        return ends is not None and ends > self._clock.monotonic()
+
     def _put(self, one: str, ends: float) -> None:
+        self._pardoned.pop(("", one), None)
         before = self._ends.pop(one, 0.0)  # to the end of the order
         self._ends[one] = max(before, ends)
 
@@ -77,6 +101,7 @@ class Revoked:
             del self._ends[oldest]
 
     def _put_stamp(self, header: str, value: str, ends: float) -> None:
+        self._pardoned.pop((header, value), None)
         if header not in self.stamps and len(self.stamps) >= _MOST_HEADERS:
             del self.stamps[next(iter(self.stamps))]
         known = self.stamps.setdefault(header, {})
@@ -88,6 +113,8 @@ class Revoked:
         """Let go of what has had its time; ids go by themselves, stamps only here."""
         now = self._clock.monotonic()
         self._trim(now)
+        for key in [key for key, ends in self._pardoned.items() if ends <= now]:
+            del self._pardoned[key]
         for header in list(self.stamps):
             known = self.stamps[header]
             for value in [value for value, ends in known.items() if ends <= now]:

@@ -160,4 +160,4 @@ def restored(file: StateFile, watch: RevocationWatch | None) -> None:
     """Load it, and tell the registry, which may have lost what this worker still knows."""
     found = file.load()
     if found and watch is not None:
-        watch.record([one.entry for one in found], max(one.left for one in found))
+        watch.record([one.entry for one in found], max(one.left for one in found), remembered=True)

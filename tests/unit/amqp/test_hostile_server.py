@@ -37,7 +37,7 @@ from celeriac.amqp.parameters import Parameters
 
 PATIENCE = 1.0
 #: what a loaded machine may need on top
-SLACK = 2.0
+SLACK = 20.0
 START = method_frame(0, encode_method("connection.start", {"minor": 9, "mechanisms": "PLAIN", "locales": "en_US"}))
 OPEN_OK = method_frame(0, encode_method("connection.open-ok"))
 

@@ -31,10 +31,13 @@ def entry(name: str) -> Entry:
     return found
 
 
+OURS = {"unrevoke", "unrevoke_by_stamped_headers", "limit", "reset_limit"}
+
+
 def test_every_command_of_celery_is_there() -> None:
     assert {name: entry(name).kind for name in INSPECT} == dict.fromkeys(INSPECT, "inspect")
     assert {name: entry(name).kind for name in CONTROL} == dict.fromkeys(CONTROL, "control")
-    assert {shown.name for shown in PANEL.visible("control")} == CONTROL
+    assert {shown.name for shown in PANEL.visible("control")} == CONTROL | OURS
     assert "hello" not in {shown.name for shown in PANEL.visible("inspect")}
     assert all(shown.help for kind in ("inspect", "control") for shown in PANEL.visible(kind))
 
@@ -55,6 +58,9 @@ def test_every_command_of_celery_is_there() -> None:
         ("registered", [], {"taskinfoitems": []}),
         ("conf", ["true"], {"with_defaults": True}),
         ("revoke_by_stamped_headers", ["a=1", "b=2"], {"headers": ["a=1", "b=2"]}),
+        ("unrevoke", ["a", "b"], {"task_id": ["a", "b"]}),
+        ("limit", ["t", "rate=1/s", "burst=2"], {"limit": "t", "values": ["rate=1/s", "burst=2"]}),
+        ("reset_limit", ["queue/q#0"], {"limit": "queue/q#0"}),
     ],
 )
 def test_words(name: str, words: list[str], arguments: dict[str, Any]) -> None:

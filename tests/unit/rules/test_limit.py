@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from celeriac import Celeriac, Limit
 from celeriac.errors import ImproperlyConfigured
 from celeriac.rules.counting import Need
-from celeriac.rules.limit import bind, limits_of, same_under_one_name
+from celeriac.rules.limit import LimitChange, bind, limits_of, same_under_one_name
 from celeriac.rules.limit_keys import Parameters, parse_path, select, text_of
 
 PARAMETERS = Parameters(
@@ -181,3 +181,39 @@ def test_values_that_differ_have_names_that_differ() -> None:
     assert len({text_of(value) for value in values}) == len(values)
     assert text_of(7) == text_of("7")
     assert text_of({"a": 1, "b": 2}) == text_of({"b": 2, "a": 1})
+
+
+# ── changed while workers run ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("limit", "change", "numbers"),
+    [
+        (Limit(rate="100/m", burst=3), {"rate": "10/s"}, (0.1, 3, 0)),
+        (Limit(rate="100/m", burst=3), {"rate": "10/s", "burst": None}, (0.1, 1, 0)),
+        (Limit(rate="100/m", burst=3), {"rate": None}, (0.0, 1, 0)),
+        (Limit(rate=1, concurrency=2), {"rate": None}, (0.0, 1, 2)),
+        (Limit(concurrency=2), {"concurrency": 7}, (0.0, 1, 7)),
+        (Limit(concurrency=2), {"rate": "60/m"}, (1.0, 1, 2)),
+        (Limit(concurrency=2), {"concurrency": None}, (0.0, 1, 0)),
+    ],
+)
+def test_a_change_replaces_numbers_and_goes_without_a_trace(
+    limit: Limit, change: dict[str, Any], numbers: tuple[float, int, int]
+) -> None:
+    (bound,) = bind([limit], "here", "task/t", lambda: None)
+    after = bound.changed(LimitChange(**change))
+    assert (after.interval, after.burst, after.most) == numbers
+    assert after.counter == bound.counter
+    assert bool(after.needs((), {}, {})) == any(numbers[::2])
+    assert after.changed(None) == bound
+
+
+@pytest.mark.parametrize("change", [{"rate": "often"}, {"rate": 0}, {"concurrency": 0}, {"burst": 2}])
+def test_a_change_says_what_a_limit_may_say(change: dict[str, Any]) -> None:
+    (bound,) = bind([Limit(concurrency=2)], "here", "task/t", lambda: None)
+    if change != {"burst": 2}:
+        with pytest.raises(ImproperlyConfigured):
+            bound.changed(LimitChange(**change))
+    else:  # of a rate that there may be later
+        assert bound.changed(LimitChange(**change)).burst == 1

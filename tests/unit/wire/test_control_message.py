@@ -80,16 +80,16 @@ def test_a_request_says_whom_it_means() -> None:
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*", "(", "a*b*c*d*e*", "(x{1,9}){1,9}", "[", "(a|b|ab)*c"])
 def test_patterns_cannot_take_for_ever(pattern: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(MessageError):
         ControlRequest(method="ping", pattern=pattern, matcher="pcre").is_for("a" * 60 + "!")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 5  # 2**60 steps take years
 
 
 def test_the_costliest_pattern_that_is_allowed_is_cheap() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert not ControlRequest(method="ping", pattern=".*.*.*.*x", matcher="pcre").is_for("celery@" + "a" * 50)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 10
 
 
 def test_clocks_of_strangers() -> None:

@@ -484,3 +484,51 @@ def test_one_slot_is_shared_as_well(make_rig: MakeRig) -> None:
             await rig.until(lambda: not rig.broker.waiting and not rig.claims.held)
 
     asyncio.run(story(make_rig(limits={"app.many": [Limit(concurrency=50)]}, slots=1, ahead=0)))
+
+
+# ── changed while it runs ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_change_is_felt_by_those_who_wait_and_can_be_taken_back(make_rig: MakeRig) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            gate = rig.worker.pipeline.gate
+            counter = gate.limited.find("app.one").counter
+            for number in range(6):
+                rig.broker.put("app.one", task_id=f"o{number}")
+            await rig.started("o0")
+            await gate.change(counter, b'{"concurrency":3}')
+            await rig.started("o1", "o2")
+            assert sorted(rig.executor.running) == ["o0", "o1", "o2"]
+            await gate.change(counter, None)
+            await rig.until(lambda: gate.limited.all()[0].most == 1)
+            for number in range(3):
+                rig.executor.finish(f"o{number}")
+            await rig.settled("o0", "o1", "o2")
+            await rig.started("o3")
+            assert list(rig.executor.running) == ["o3"]
+            await gate.change(counter, b'{"concurrency":null}')
+            await rig.started("o4", "o5")
+            for number in range(3, 6):
+                rig.executor.finish(f"o{number}")
+            await rig.settled("o3", "o4", "o5")
+
+    asyncio.run(story(make_rig(limits=ONE, slots=8)))
+
+
+def test_what_cannot_be_read_of_a_change_changes_nothing(make_rig: MakeRig, caplog: Any) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            gate = rig.worker.pipeline.gate
+            counter = gate.limited.find("app.one").counter
+            for bad in (b"\xff", b'{"concurrency":"three"}', b'{"concurrency":-1}', b'{"color":1}'):
+                await gate.change(counter, bad)
+                await gate.change("task/elsewhere|0", bad)
+            rig.broker.put("app.one", task_id="o0")
+            await rig.started("o0")
+            assert gate.limited.all()[0].most == 1
+            rig.executor.finish("o0")
+            await rig.settled("o0")
+        assert caplog.text.count("is not heeded") == 1
+
+    asyncio.run(story(make_rig(limits=ONE, slots=8)))

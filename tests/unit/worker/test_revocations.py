@@ -11,6 +11,7 @@ import pytest
 from celeriac.embedded.volatile import VolatileEngine
 from celeriac.errors import BrokerUnavailable, OperationalError
 from celeriac.results.base import News, Revocation
+from celeriac.wire.revocation import PARDON
 from celeriac.worker import revocations
 from celeriac.worker.revocations import RevocationWatch
 
@@ -193,3 +194,52 @@ def test_without_a_registry_nobody_asks(make_rig: MakeRig) -> None:
             assert (pipeline.revocations, pipeline.session.before_work) == (None, None)
 
     asyncio.run(story(make_rig()))
+
+
+def test_a_pardon_is_obeyed_and_outlives_what_others_remember(make_rig: MakeRig, registry: Registry) -> None:
+    async def story(rig: Rig) -> None:
+        registry.add("a", "b")
+        registry.add("7", header="customer")
+        async with rig.running():
+            pipeline = rig.worker.pipeline
+            assert pipeline is not None
+            revoked, cancelling = pipeline.admission.revoked, pipeline.cancelling
+            assert ("a" in revoked, "b" in revoked, list(revoked.stamps)) == (True, True, ["customer"])
+            registry.add("a", signal=PARDON)
+            registry.add("7", header="customer", signal=PARDON)
+            await rig.until(lambda: "a" not in revoked and not revoked.stamps)
+            assert "b" in revoked
+            # what a neighbour, or a file, still knows does not bring it back
+            assert cancelling.remember(["a", "c"]) == ["c"]
+            watch_of(rig).record([Revocation("a"), Revocation("d")], remembered=True)
+            await rig.until(lambda: "d" in registry.written)
+            assert "a" not in registry.written
+            rig.broker.put(task_id="a")
+            await rig.settled("a")
+            # who revokes it anew means it
+            watch_of(rig).record([Revocation("a")])
+            await rig.until(lambda: "a" in registry.written)
+            found = {one.entry for one in registry.read_revocations(0, 100).standing}
+            assert Revocation("a") in found
+            assert Revocation("a", "", PARDON) not in found
+        assert [request.id for request in rig.executor.taken] == ["a"]
+
+    asyncio.run(story(rig_with(make_rig, registry)))
+
+
+def test_an_order_that_is_not_written_yet_is_later_than_the_registry(make_rig: MakeRig, registry: Registry) -> None:
+    async def story(rig: Rig) -> None:
+        async with rig.running():
+            pipeline = rig.worker.pipeline
+            assert pipeline is not None
+            registry.failing = 1_000_000
+            registry.add("a", signal=PARDON)
+            registry.add("b")
+            pipeline.admission.revoked.add(["a"])
+            watch_of(rig).record([Revocation("a")])
+            watch_of(rig).record([Revocation("b", "", PARDON)])
+            registry.failing = 0
+            await rig.until(lambda: {"a", "b"} <= set(registry.written))
+            assert ("a" in pipeline.admission.revoked, "b" in pipeline.admission.revoked) == (True, False)
+
+    asyncio.run(story(rig_with(make_rig, registry)))

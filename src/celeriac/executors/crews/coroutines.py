@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from celeriac.executors.children.desk import ParentGone
+from celeriac.executors.crews.inbox import next_of, take_back
 from celeriac.executors.crews.loops import new_event_loop
 from celeriac.executors.time_limits import ThreadWindow, Window
 
@@ -68,20 +69,15 @@ class CoroutinesCrew:
             self._loop.call_soon_threadsafe(self._fill)
 
     def take_back(self) -> list[int]:
-        numbers: list[int] = []
-        while True:
-            try:
-                numbers.append(self._inbox.popleft()[0])
-            except IndexError:
-                return numbers
+        return take_back(self._inbox)
 
     def _fill(self) -> None:
         """Start what there is a slot for; end when leaving and nothing is left."""
         while self._free and self._inbox:
-            try:
-                number, request = self._inbox.popleft()
-            except IndexError:  # taken back a moment ago
+            item = next_of(self._inbox)
+            if item is None:
                 break
+            number, request = item
             slot = self._free.pop()
             if self._runner.is_coroutine(request):
                 window = Window()

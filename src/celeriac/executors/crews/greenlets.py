@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from celeriac.executors.children import natives
 from celeriac.executors.children.desk import ParentGone
 from celeriac.executors.crews.hubs import EventletHub, GeventHub
+from celeriac.executors.crews.inbox import next_of, take_back
 from celeriac.executors.time_limits import Window
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ class GreenletsCrew:
     def _fill(self) -> None:
         """Start what there is a slot for."""
         while self._free and self._inbox:
-            try:
-                number, request = self._inbox.popleft()
-            except IndexError:  # taken back a moment ago
+            item = next_of(self._inbox)
+            if item is None:
                 return
+            number, request = item
             slot = self._free.pop()
             window = Window()
             window.begin(number)
@@ -181,13 +182,9 @@ class GreenletsCrew:
         self._ring()
 
     def take_back(self) -> list[int]:
-        numbers: list[int] = []
-        while True:
-            try:
-                numbers.append(self._inbox.popleft()[0])
-            except IndexError:
-                self._ring()  # the courier may have read that this child is to leave
-                return numbers
+        numbers = take_back(self._inbox)
+        self._ring()  # the courier may have read that this child is to leave
+        return numbers
 
     def has_more(self) -> bool:
         return True  # a flush is due at the next switch

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from celeriac.executors.crews.inbox import take_back
 from celeriac.executors.crews.loops import new_event_loop
 from celeriac.executors.time_limits import SignalInterrupter, Window
 
@@ -71,13 +72,7 @@ class SequentialCrew:
         self._inbox.extend(items)
 
     def take_back(self) -> list[int]:
-        numbers: list[int] = []
-        inbox = self._inbox
-        while True:
-            try:
-                numbers.append(inbox.popleft()[0])
-            except IndexError:
-                return numbers
+        return take_back(self._inbox)
 
     def has_more(self) -> bool:
         return bool(self._inbox)

@@ -2,7 +2,8 @@
 --@include _common.lua
 -- Add to what is not to run any more.
 -- KEYS: members by number, members by when they expire (server ms).
--- ARGV: ms they are kept, ms that must be left for one that is there to stay as it is, the members.
+-- ARGV: ms they are kept, ms that must be left for one that is there to stay as it is, then for each: the member, how
+-- many others cannot stand beside it, and these.
 -- Numbers are microseconds since the epoch, or one more than the last: a server that lost its data goes on above.
 local order, ends = KEYS[1], KEYS[2]
 local kept, enough = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -15,8 +16,14 @@ if #gone > 0 then
 end
 local newest = redis.call('ZRANGE', order, -1, -1, 'WITHSCORES')
 local number = math.max(tonumber(newest[2] or 0), now * 1000 - 1)
-for index = 3, #ARGV do
-  local member = ARGV[index]
+local index = 3
+while index <= #ARGV do
+  local member, others = ARGV[index], tonumber(ARGV[index + 1])
+  if others > 0 then
+    redis.call('ZREM', order, unpack(ARGV, index + 2, index + 1 + others))
+    redis.call('ZREM', ends, unpack(ARGV, index + 2, index + 1 + others))
+  end
+  index = index + 2 + others
   local there = redis.call('ZSCORE', ends, member)
   if not there or tonumber(there) < now + enough then
     number = number + 1

@@ -55,6 +55,25 @@ class LimiterSuite:
     def key(self) -> str:
         return f"conformance-{task_id()}"
 
+    # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def test_changes_are_kept_for_everybody(self, driver: LimiterDriver, limiter: Limiter, key: str) -> None:
+        other = driver.open()
+        assert key not in limiter.changes()
+        limiter.change(key, b"one")
+        limiter.change(f"{key}|\xfc 2", b"two")
+        assert (other.changes()[key], other.changes()[f"{key}|\xfc 2"]) == (b"one", b"two")
+        limiter.take([permit(key, "holder", 1)], 1, LONG)
+        driver.advance(2 * LONG)
+        other.change(key, b"three")
+        other.change(f"{key}|\xfc 2", None)
+        other.change(f"{key}.none", None)
+        assert limiter.changes()[key] == b"three"
+        assert f"{key}|\xfc 2" not in limiter.changes()
+        limiter.change(key, None)
+        assert key not in other.changes()
+        other.close()
+
     # ── permits ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def test_no_more_permits_than_there_are(self, driver: LimiterDriver, limiter: Limiter, key: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from celeriac.results.base import News, Revocation, Revocations
+from celeriac.wire.revocation import PARDON
 
 
 class RegistryDriver(msgspec.Struct, kw_only=True):
@@ -103,6 +104,23 @@ class RevocationSuite:
         assert registry.read_revocations(0, 100).standing == []
         registry.add_revocations(ids("short"), 30.0)
         assert values(registry.read_revocations(0, 100)) == ["short"]
+
+    def test_a_pardon_takes_the_place_of_what_it_takes_back(
+        self, driver: RegistryDriver, registry: Revocations
+    ) -> None:
+        registry.add_revocations([*ids("a", "b"), Revocation("a", "", "SIGTERM"), Revocation("a", "customer")], 1000.0)
+        mark = registry.read_revocations(0, 100).mark
+        driver.advance(1.0)
+        registry.add_revocations([Revocation("a", "", PARDON)], 1000.0)
+        assert [one.entry for one in registry.read_revocations(mark, 100).standing] == [Revocation("a", "", PARDON)]
+        found = {one.entry for one in registry.read_revocations(0, 100).standing}
+        assert found == {*ids("b"), Revocation("a", "customer"), Revocation("a", "", PARDON)}
+        mark = registry.read_revocations(0, 100).mark
+        registry.add_revocations([Revocation("a", "customer", PARDON), *ids("a")], 1000.0)
+        fresh = [one.entry for one in registry.read_revocations(mark, 100).standing]
+        assert fresh == [Revocation("a", "customer", PARDON), Revocation("a")]
+        found = {one.entry for one in registry.read_revocations(0, 100).standing}
+        assert found == {*ids("a", "b"), Revocation("a", "customer", PARDON)}
 
     def test_many_are_read_in_parts(self, registry: Revocations) -> None:
         names = [f"task-{number}" for number in range(2500)]

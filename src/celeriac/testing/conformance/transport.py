@@ -545,7 +545,7 @@ class TransportSuite:
                 due = driver.time() + 0.3
                 publish(message(queue, not_before=due))
                 (found,) = await consumer.receive(1, DEADLINE)
-                assert -transport.capabilities.delay_resolution <= driver.time() - due < 5
+                assert driver.time() - due >= -transport.capabilities.delay_resolution
                 await acknowledge(consumer, [found])
 
         run(scenario())

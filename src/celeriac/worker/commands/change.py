@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from celeriac.errors import OperationalError
+from celeriac.errors import BackendError, ImproperlyConfigured, OperationalError
 from celeriac.executors.base import Renewable, Resizable
 from celeriac.ids import is_safe_id
+from celeriac.rules.limit import BoundLimit, LimitChange
 from celeriac.transports.base import QueueSpec
-from celeriac.wire.revocation import revoked_ids, revoked_stamps, signal_name, stamp_values
+from celeriac.wire.revocation import PARDON, revoked_ids, revoked_stamps, signal_name, stamp_values
 from celeriac.worker.commands.inspect import command
 from celeriac.worker.commands.marking import mark_revoked
+from celeriac.worker.limited import described
 
 if TYPE_CHECKING:
     from celeriac.wire.control_message import ControlRequest
@@ -30,6 +32,8 @@ _MOST_TASKS = 100_000
 _QUEUE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
 #: seconds that changing the queues may take
 _PATIENCE = 10.0
+#: characters of the name of a limit
+_LIMIT_NAME = 500
 
 Reply = dict[str, Any]
 
@@ -77,12 +81,37 @@ def revoke_by_stamped_headers(
     """Keep tasks from being run, by a header they are stamped with."""
     stamps = stamp_values(headers)
     named = signal_name(signal)
-    # told to some workers alone, it is a matter of theirs
-    is_for_all = request is not None and request.destination is None and not request.pattern
-    ended = state.cancel(revoked_stamps(stamps, named if terminate else ""), lasting=is_for_all).running
+    entries = revoked_stamps(stamps, named if terminate else "")
+    ended = state.cancel(entries, lasting=_is_for_all(request)).running
     if not terminate:
         return ok(f"headers {headers!r} flagged as revoked, but not terminated")
     return ok(f"headers {stamps!r} revoked" if ended else f"headers {stamps!r} were not terminated")
+
+
+@command("control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def unrevoke(state: WorkerState, task_id: str | Sequence[str], **_: Any) -> Reply:
+    """Take revocations back, by id: messages that come from now on are run."""
+    ids = _ids(task_id)
+    known = [one for one in ids if one in state.cancelling.revoked]
+    state.pardon(revoked_ids(ids, PARDON))
+    logger.info("tasks no longer revoked: %s", ", ".join(ids[:10]))
+    return ok(f"{len(ids)} tasks no longer revoked, {len(known)} of them were here")
+
+
+@command("control", variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]",
+         sees_request=True)  # fmt: skip
+def unrevoke_by_stamped_headers(
+    state: WorkerState, headers: Any, request: ControlRequest | None = None, **_: Any
+) -> Reply:
+    """Take revocations back, by a header that tasks are stamped with."""
+    stamps = stamp_values(headers)
+    state.pardon(revoked_stamps(stamps, PARDON), lasting=_is_for_all(request))
+    return ok(f"headers {stamps!r} no longer revoked")
+
+
+def _is_for_all(request: ControlRequest | None) -> bool:
+    """Told to some workers alone, it is a matter of theirs."""
+    return request is not None and request.destination is None and not request.pattern
 
 
 def _ids(given: Any) -> list[str]:
@@ -145,6 +174,68 @@ def time_limit(state: WorkerState, task_name: str, hard: Any = None, soft: Any =
     state.facts[task_name] = msgspec.structs.replace(facts, hard_limit=hard, soft_limit=soft)
     logger.info("new time limits for tasks of type %s: soft=%s hard=%s", task_name, soft, hard)
     return ok("time limits set successfully")
+
+
+@command("control", name="limit", args=(("limit", str),), variadic="values",
+         signature="<task|limit> [rate=10/m|none] [concurrency=5|none] [burst=1|none]")  # fmt: skip
+async def change_limit(state: WorkerState, limit: Any, values: Any = None, **_: Any) -> Reply:
+    """Change a limit of the whole cluster, for all workers and until reset_limit."""
+    change = _limit_change(values)
+    given = change.given()
+    if not given:
+        raise ValueError("say what to change: rate=10/m, concurrency=5, burst=1; none lifts it")
+
+    def merged(one: BoundLimit) -> LimitChange:
+        return LimitChange(**((one.change.given() if one.change else {}) | given))
+
+    return await _set_limit(state, limit, merged, given)
+
+
+@command("control", args=(("limit", str),), signature="<task|limit>")
+async def reset_limit(state: WorkerState, limit: Any, **_: Any) -> Reply:
+    """Give a limit of the whole cluster the numbers that the code has."""
+    return await _set_limit(state, limit, lambda _: None, ())
+
+
+async def _set_limit(
+    state: WorkerState, name: Any, change_of: Callable[[BoundLimit], LimitChange | None], fields: Collection[str]
+) -> Reply:
+    if state.gate is None:
+        return nok("nothing here has limits over all workers")
+    one = state.gate.limited.find(str(name)[:_LIMIT_NAME], fields)
+    change = change_of(one)
+    try:
+        after = one.changed(change)
+        async with asyncio.timeout(_PATIENCE):
+            await state.gate.change(one.counter, None if change is None else msgspec.json.encode(change))
+    except ImproperlyConfigured as error:
+        raise ValueError(str(error)) from None
+    except TimeoutError:
+        return nok("what counts for the limits has not answered yet")
+    except (OperationalError, BackendError) as error:
+        return nok(f"what counts for the limits does not answer: {error}")
+    logger.info("limit %s changed by remote control: %s", one.handle, described(after.values))
+    return ok(f"limit {one.handle}: {described(after.values)}, for all workers")
+
+
+def _limit_change(given: Any) -> LimitChange:
+    """From a mapping, or ``["rate=10/m", …]`` of a command line. Raises ``ValueError``."""
+    if isinstance(given, list | tuple):
+        words = [str(word).partition("=") for word in given]
+        given = {name: value for name, _, value in words}
+    if not isinstance(given, dict):
+        raise ValueError("values is a mapping of rate, concurrency and burst to numbers")
+    values: dict[str, Any] = {}
+    for field, value in given.items():
+        if isinstance(value, str) and value.lower() in ("none", ""):
+            value = None
+        if field in ("concurrency", "burst") and isinstance(value, str) and value.isdecimal() and len(value) < 10:
+            value = int(value)
+        values[str(field)] = value
+    try:
+        return msgspec.convert(values, LimitChange)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a limit has a rate such as 10/m, a concurrency and a burst: {error}") from None
 
 
 # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────

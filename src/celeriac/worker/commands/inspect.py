@@ -141,10 +141,24 @@ def limits(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
     return shapes.limits(state)
 
 
+@command("inspect")
+def declared_limits(state: WorkerState, **_: Any) -> list[dict[str, Any]]:
+    """List the limits of the whole cluster that are declared here, with their numbers of today and in the code."""
+    return shapes.declared_limits(state)
+
+
 @command("inspect", alias="dump_revoked")
 def revoked(state: WorkerState, **_: Any) -> list[str]:
     """List the ids of tasks that are not to run any more."""
     return state.admission.revoked.newest()
+
+
+@command("inspect")
+def revoked_stamps(state: WorkerState, **_: Any) -> dict[str, list[str]]:
+    """List the stamped headers by whose values tasks are not to run any more."""
+    revoked = state.admission.revoked
+    revoked.tidy()
+    return {header: list(values)[-_MOST_IDS:] for header, values in revoked.stamps.items()}
 
 
 @command("inspect", alias="dump_tasks", variadic="taskinfoitems", signature="[attribute1 ... [attributeN]]")

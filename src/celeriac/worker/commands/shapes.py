@@ -118,6 +118,19 @@ def limits(state: WorkerState) -> list[dict[str, Any]]:
     ]
 
 
+def declared_limits(state: WorkerState) -> list[dict[str, Any]]:
+    """The limits over all workers that this one knows, as they are and as the code has them."""
+    if state.gate is None:
+        return []
+    return [
+        {
+            "limit": one.handle, **one.values, "key": one.limit.key,
+            "in_code": one.changed(None).values if one.change else None,
+        }
+        for one in state.gate.limited.all()[:MOST_SHOWN]
+    ]  # fmt: skip
+
+
 def queue(spec: QueueSpec) -> dict[str, Any]:
     """A queue as kombu describes it."""
     return {

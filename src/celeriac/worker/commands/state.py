@@ -89,7 +89,13 @@ class WorkerState(msgspec.Struct, kw_only=True, gc=True):
         """Ids that neighbours know to be revoked."""
         fresh = self.cancelling.remember(one for one in ids if is_safe_id(one))
         if fresh and self.revocations is not None:
-            self.revocations.record(revoked_ids(fresh))
+            self.revocations.record(revoked_ids(fresh), remembered=True)
+
+    def pardon(self, entries: Sequence[Revocation], *, lasting: bool = True) -> None:
+        """Take back what was revoked, here and (``lasting``) for workers that cannot hear it now."""
+        self.cancelling.revoked.pardon((entry.header, entry.value) for entry in entries)
+        if lasting and self.revocations is not None:
+            self.revocations.record(entries)
 
     @property
     def app(self) -> Any:
