@@ -182,7 +182,8 @@ def test_events(place: Callable[..., Place], broker: str, direction: Direction) 
 
     hearer, worker = direction
     there = place(broker)
-    started = there.worker(worker, "-E")
+    # RabbitMQ drops what has expired unless a worker has room for it at once
+    started = there.worker(worker, "-E", "--prefetch-multiplier", "4")
     listener = Process(hearer, ["-c", LISTENER, "worker-offline"], there.settings, there.journal)
     try:
         listener.wait_for("worker-heartbeat")

@@ -62,7 +62,7 @@ def say(app: Celeriac, body: bytes, exchange: str = "celery.pidbox", properties:
 
 
 def test_waiting_kept_and_running_tasks_are_revoked(house: House, app: Celeriac) -> None:
-    worker_of(house)
+    worker_of(house, "--prefetch-multiplier", "4")
     running = [app.send_task("house.mark", (n, 60)) for n in range(2)]
     house.until(lambda: len(house.notes("start")) == 2)
     waiting = app.send_task("house.mark", (3,))

@@ -145,7 +145,7 @@ def test_what_a_worker_heard_outlives_it(make_place: Callable[..., Place], broke
 def test_a_worker_that_did_not_hear_of_it_reads_it(make_place: Callable[..., Place]) -> None:
     place = make_place("sqlite")
     app, house = place.app, place.house
-    worker = place.worker("w1@house", "-c", "2")
+    worker = place.worker("w1@house", "-c", "2", "--prefetch-multiplier", "4")
     runs, stays = (app.send_task("house.mark", (n, 60)) for n in range(2))
     house.until(lambda: len(house.notes("start")) == 2)
     waits = app.send_task("house.mark", (3,))

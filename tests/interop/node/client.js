@@ -25,7 +25,9 @@ function withCeleryNode(calls) {
 async function withCeleryTs(calls) {
   const celery = require("celery-ts");
   const client = celery.createClient({ brokerUrl: broker, resultBackend: backend });
-  await client.backend.subscriber; // on Redis: results that come before it listens are missed
+  // results that come before it listens are missed: on Redis, on RabbitMQ
+  await client.backend.subscriber;
+  await client.backend.consumerTag;
   const outcomes = calls.map((call) => {
     const { eta_in: etaIn, expires_in: expiresIn, ...options } = call.options || {};
     if (etaIn !== undefined) options.eta = new Date(Date.now() + etaIn * 1000);

@@ -239,8 +239,9 @@ class ChildrenSuite(ExecutorSuite):
             async with self.running(children=1, max_tasks_per_child=3) as executor:
                 outcomes = await run_all(executor, *(request_for("where", id=f"w{number}") for number in range(9)))
                 pids = [value_of(outcome)[0] for outcome in outcomes]
-                assert len(set(pids)) == 3
-                assert all(pids.count(pid) == 3 for pid in pids)
+                assert len(pids) == 9
+                # fewer where a child was slow: what it had been given and not started went to the next one
+                assert max(map(pids.count, pids)) <= 3
 
         asyncio.run(scenario())
 
