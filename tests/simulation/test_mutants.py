@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SEEDS = 60
 #: where looking for those begins that only few seeds find
 FIRST = {
-    "takes_what_was_to_be_given_back_for_done": 95, "drops_what_it_held_at_the_stop": 75,
+    "takes_what_was_to_be_given_back_for_done": 230, "drops_what_it_held_at_the_stop": 75,
     "starts_what_has_expired": 30,
 }  # fmt: skip
 
