@@ -43,7 +43,8 @@ def store_outage(lab: Lab) -> None:
 @experiment(27, "get() under fire", brokers=("redis", "sqlite"), quick=60, full=180)
 def get_under_fire(lab: Lab) -> None:
     """Many threads wait for results while the connections that bring the news are cut every second or two."""
-    tasks, threads, timeout = lab.size(120, 1000), 8, 20.0
+    # all tasks together take 6 or 50 seconds, and ids are waited for in no order
+    tasks, threads, timeout = lab.size(120, 1000), 8, lab.size(20.0, 90.0)
     with RedisServer() as store, FaultProxy("127.0.0.1", store.port, seed=lab.seed) as link:
         lab.store_url = store.url(0)
         lab.worker(concurrency=2)
