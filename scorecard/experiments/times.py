@@ -30,7 +30,7 @@ def ack_timeout(lab: Lab) -> None:
     )
 
 
-@experiment(18, "ETA store", brokers=("sqlite", "redis", "rabbitmq"), quick=75, full=420)
+@experiment(18, "ETA store", brokers=("sqlite", "redis", "rabbitmq"), quick=75, full=900)
 def eta_store(lab: Lab) -> None:
     """Many tasks for later: the worker does not hold them, and they start in time, also when it is killed meanwhile."""
     tasks = lab.size(1000, 100_000)
