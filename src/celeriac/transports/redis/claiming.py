@@ -12,11 +12,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import MessageError
-from celeriac.redis.errors import Fault, LinkBroken, ReplyError, describe, fault_of
+from celeriac.redis.errors import ReplyError, describe
 from celeriac.redis.keys import read_field
 from celeriac.redis.scripts import script
 from celeriac.transports.base import Delivery
 from celeriac.transports.redis.keeper import dead_after_ms
+from celeriac.transports.redis.opening import LastingLink
 from celeriac.transports.redis.settling import unmarked
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
@@ -37,8 +38,6 @@ logger = logging.getLogger("celeriac.transports.redis")
 _CLAIM, _RESUME = script("claim"), script("resume")
 #: seconds that a nap takes at most
 LONGEST_NAP = 0.5
-#: seconds within which the answer to a claim is asked for again
-_HEAL = 1.5
 #: seconds between two complaints about the same key
 _COMPLAIN = 60.0
 
@@ -50,14 +49,13 @@ class Claimer:
         self, opener: Opener, keys: Keys, owner: str, queues: Sequence[str], strategy: str,
         lease: float, max_bytes: int,
     ) -> None:  # fmt: skip
-        self._opener = opener
         self._keys = keys
         self._owner = owner
         self._queues = list(queues)
         self._rotates = strategy == "round_robin"
         self._limits = Limits(wire_bytes=max_bytes)
         self._times: tuple[Argument, ...] = (int(lease * 1000), dead_after_ms(lease))
-        self._link: AsyncLink | None = None
+        self._link = LastingLink(opener, more_patience=LONGEST_NAP)
         self._number = 0
         #: one claim at a time
         self._claiming = asyncio.Lock()
@@ -115,25 +113,11 @@ class Claimer:
         if not self._queues and self._lost_from is None:
             return []
         async with self._claiming:
-            try:
-                return await self._claim(limit, nap)
-            except LinkBroken:
-                self.close()
-            except ReplyError as error:
-                if fault_of(error) is Fault.STANDBY:
-                    self.close()  # somebody else is the master now
-                raise
-            ends = time.monotonic() + _HEAL
-            try:
-                async with asyncio.timeout(_HEAL):
-                    return await self._claim(limit, 0.0, ends)
-            except TimeoutError:
-                raise LinkBroken("the server did not answer in time", Fault.SLOW, sent=True) from None
+            return await self._link.heal(
+                lambda link: self._claim(link, limit, nap), again=lambda link: self._claim(link, limit, 0.0)
+            )
 
-    async def _claim(self, limit: int, nap: float, deadline: float | None = None) -> list[Delivery]:
-        link = self._link
-        if link is None:
-            link = self._link = await self._opener.open(deadline, more_patience=LONGEST_NAP)
+    async def _claim(self, link: AsyncLink, limit: int, nap: float) -> list[Delivery]:
         if self._lost_from is not None:
             found = await self._resume(link, self._lost_from)
             self._lost_from = None
@@ -181,8 +165,7 @@ class Claimer:
         self._queues = []
         async with self._claiming:
             if self._lost_from is not None:
-                link = self._link = self._link or await self._opener.open()
-                await self._resume(link, self._lost_from)
+                await self._resume(await self._link.opened(), self._lost_from)
                 self._lost_from = None
 
     async def _resume(self, link: AsyncLink, first: int) -> list[Delivery]:
@@ -217,9 +200,7 @@ class Claimer:
             logger.error("the broker cannot read a queue: %s", error)
 
     def close(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        self._link.close()
 
 
 def _refusal(token: asyncio.Future[Any]) -> BaseException | None:

@@ -6,26 +6,24 @@ Settlements are numbered: when the answer to one is lost on its way it is told a
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celeriac.redis.errors import Fault, LinkBroken, ReplyError, fault_of
 from celeriac.redis.keys import read_field
 from celeriac.redis.records import digest, is_success
 from celeriac.redis.scripts import script
 from celeriac.transports.epitaph import epitaph
+from celeriac.transports.redis.opening import LastingLink
 from celeriac.transports.redis.sending import Nonces, Sends
 from celeriac.transports.redis.settling import Verdicts, by_owner, pairs, unmarked
 from celeriac.transports.redis.waking import TOKEN_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from celeriac.clock import Clock
     from celeriac.redis.connect import Argument, Link
     from celeriac.redis.keys import Keys
-    from celeriac.redis.looped import AsyncLink
     from celeriac.redis.records import Records
     from celeriac.redis.scripts import Script
     from celeriac.transports.base import Outgoing, Settlement
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 _SETTLE, _RENEW, _LEAVE = script("settle"), script("renew"), script("leave")
-#: seconds within which a settlement is told again
-_HEAL = 1.5
 
 
 def leave(link: Link, keys: Keys, owner: str, kept: Sequence[str], queues: Sequence[str] = ()) -> int:
@@ -57,7 +53,6 @@ class Settler:
         self, opener: Opener, keys: Keys, owner: str, sorter: Sorter, records: Records,
         lease: float, kept_for: float, clock: Clock,
     ) -> None:  # fmt: skip
-        self._opener = opener
         self._keys = keys
         self._owner = owner
         self._sorter = sorter
@@ -66,7 +61,7 @@ class Settler:
         self._kept_for = kept_for
         self._clock = clock
         self._nonces = Nonces()
-        self._link: AsyncLink | None = None
+        self._link = LastingLink(opener)
         self._number = 0
         self._settling = asyncio.Lock()
 
@@ -159,37 +154,14 @@ class Settler:
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _run(self, called: Script, names: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
-        return await self._healing(lambda link: called.ask(link, names, arguments))
+        # everything here may be done twice
+        return await self._link.heal(lambda link: called.ask(link, names, arguments))
 
     async def _call(self, *command: Argument) -> Any:
-        return await self._healing(lambda link: link.call(*command))
-
-    async def _healing(self, work: Callable[[AsyncLink], Awaitable[Any]]) -> Any:
-        """Once more when the connection breaks: everything here may be done twice."""
-        try:
-            link = self._link
-            if link is None:
-                link = self._link = await self._opener.open()
-            return await work(link)
-        except LinkBroken:
-            self.close()
-        except ReplyError as error:
-            if fault_of(error) is Fault.STANDBY:
-                self.close()  # somebody else is the master now
-            raise
-        ends = time.monotonic() + _HEAL
-        try:
-            async with asyncio.timeout(_HEAL):
-                link = self._link = await self._opener.open(ends)
-                return await work(link)
-        except TimeoutError:
-            self.close()
-            raise LinkBroken("the server did not answer in time", Fault.SLOW, sent=True) from None
+        return await self._link.heal(lambda link: link.call(*command))
 
     def close(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        self._link.close()
 
 
 class _Unknown(Exception):
