@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -65,3 +66,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"{reasons.total()} TESTS DID NOT RUN", sep="!", yellow=True, bold=True)
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"{count:5}  {reason}")
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The garbage collector stands still."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

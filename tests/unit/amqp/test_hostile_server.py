@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 import ssl
 import struct
@@ -458,15 +457,6 @@ def hangs_up_at_a_question(peer: Peer) -> None:
     peer.open()
     peer.open_channel()
     peer.hear("queue.declare")
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """The garbage collector stands still."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 _SETTLED = b"*2\r\n*0\r\n*0\r\n"
 
 
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """The garbage collector stands still."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def there_is(*kinds: type) -> Counter[str]:
     return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
 
@@ -226,6 +217,14 @@ async def napping(consumer: Any) -> None:
         await asyncio.sleep(0.001)
 
 
+async def cancelled_wait(consumer: Any) -> None:
+    receiving = asyncio.create_task(consumer.receive(10, 30.0))
+    await napping(consumer)
+    receiving.cancel()
+    with suppress(asyncio.CancelledError):
+        await receiving
+
+
 def test_another_set_of_queues_is_received_from_at_once(bench: Any) -> None:
     consumer = bench.consumer("q")
     bench.fill("other", 1)
@@ -262,14 +261,7 @@ def test_closing_ends_a_wait_and_nothing_is_taken_after_it(bench: Any) -> None:
 def test_a_cancelled_wait_leaves_what_it_took_to_the_next(bench: Any) -> None:
     consumer = bench.consumer("q")
 
-    async def cancelled(inner: Any) -> None:
-        receiving = asyncio.create_task(inner.receive(10, 30.0))
-        await napping(inner)
-        receiving.cancel()
-        with suppress(asyncio.CancelledError):
-            await receiving
-
-    consumer.run(cancelled(consumer.inner))
+    consumer.run(cancelled_wait(consumer.inner))
     bench.fill("q", 3)  # the claim that waits in the server takes these, and nobody reads its answer
     found: list[Any] = []
     ends = time.monotonic() + 30
@@ -282,14 +274,7 @@ def test_a_cancelled_wait_leaves_what_it_took_to_the_next(bench: Any) -> None:
 def test_who_closes_after_a_cancelled_wait_gives_back_what_it_took(bench: Any) -> None:
     consumer = bench.consumer("q")
 
-    async def cancelled(inner: Any) -> None:
-        receiving = asyncio.create_task(inner.receive(10, 30.0))
-        await napping(inner)
-        receiving.cancel()
-        with suppress(asyncio.CancelledError):
-            await receiving
-
-    consumer.run(cancelled(consumer.inner))
+    consumer.run(cancelled_wait(consumer.inner))
     bench.fill("q", 3)
     consumer.close()
     assert bench.link.call("LLEN", Keys().list_of("q")) == 3
