@@ -43,7 +43,6 @@ class Hoard:
         self._executor = executor
         self._clock = clock
         self._seen = (-1, -1)
-        self.given_back = 0
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -66,7 +65,6 @@ class Hoard:
             return
         for claim in claims:
             claim.verdict = RELEASE
-        self.given_back += len(claims)
         logger.info("gave back %d messages that waited for %.0f s behind long tasks", len(claims), _STILL)
         self._settle.add_released(claims)
         self._seen = (-1, -1)
