@@ -44,6 +44,9 @@ from celeriac.errors import ImproperlyConfigured
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: milliseconds that a token which nobody took may wake somebody in vain; as in ``scripts/_common.lua``
+TOKEN_MS = 2000
+
 _DEFAULT_STEPS = (0, 3, 6, 9)
 _DEFAULT_SEPARATOR = "\x06\x16"
 _HIGHEST_PRIORITY = 9

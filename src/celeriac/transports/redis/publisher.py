@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from celeriac.errors import BrokerUnavailable, PublishRejected, PublishTimeout, PublishUnknown
 from celeriac.redis.connect import Links, pack
 from celeriac.redis.errors import Fault, LinkBroken, ReplyError, Translating, describe, fault_of
+from celeriac.redis.keys import TOKEN_MS
 from celeriac.redis.scripts import script
 from celeriac.transports.redis.sending import Nonces
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _PUSH = script("push")
 #: replies of the commands that leave a token
 _TOKEN_REPLIES = 2
-#: as in _common.lua
-_TOKEN_MS = 2000
 _TOKENS_KEPT = 1024
 #: seconds that an answer which is due may still take, however late somebody comes to fetch it
 _LATE = 1.0
@@ -117,7 +116,7 @@ class RedisPublisher:
             key = self._keys.wake(queue)
             if len(self._tokens) >= _TOKENS_KEPT:
                 self._tokens.clear()
-            token = pack(("ZADD", key, 0, "")) + pack(("PEXPIRE", key, _TOKEN_MS, "NX"))
+            token = pack(("ZADD", key, 0, "")) + pack(("PEXPIRE", key, TOKEN_MS, "NX"))
             self._tokens[queue] = token
         return token
 

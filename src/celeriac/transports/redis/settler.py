@@ -9,14 +9,13 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celeriac.redis.keys import read_field
+from celeriac.redis.keys import TOKEN_MS, read_field
 from celeriac.redis.records import digest, is_success
 from celeriac.redis.scripts import script
 from celeriac.transports.epitaph import epitaph
 from celeriac.transports.redis.opening import LastingLink
 from celeriac.transports.redis.sending import Nonces, Sends
 from celeriac.transports.redis.settling import Verdicts, by_owner, pairs, unmarked
-from celeriac.transports.redis.waking import TOKEN_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from celeriac.redis.errors import VENDOR_ERRORS
+from celeriac.redis.keys import TOKEN_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,6 @@ _LOOK = 5
 _PAUSE = 1.0
 #: seconds after which a consumer that still naps is woken: of most messages a token tells as well
 _DELAY = 0.001
-#: ms; as in _common.lua
-TOKEN_MS = 2000
 
 
 class Watch:
