@@ -39,6 +39,23 @@ def source_folder(folder: Path, count: int) -> Path:
     return folder
 
 
+def make_slow(folder: Path, first: int, last: int) -> None:
+    """These files take half a second each to parse, and measure the same."""
+    slow = folder.parent / "slow"
+    slow.write_text("def f(x):\n" + "    x += 1\n" * 7 + f"    x = [{'1,' * 150_000}]\n" + "    return x\n")
+    for number in range(first, last):
+        path = folder / f"module_{number:05}.py"
+        path.unlink()
+        path.hardlink_to(slow)
+
+
+def make_fast(folder: Path, first: int, last: int) -> None:
+    for number in range(first, last):
+        path = folder / f"module_{number:05}.py"
+        path.unlink()
+        path.write_bytes((folder / "module_00000.py").read_bytes())
+
+
 def processes_of(home: Path) -> list[int]:
     """Every living process that was started with this ``CELERIAC_HOME``."""
     marker = f"CELERIAC_HOME={home}\0".encode()
@@ -82,6 +99,7 @@ def test_every_file_is_a_task_and_the_sums_are_right(tmp_path: Path) -> None:
 def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(tmp_path: Path) -> None:
     folder, home = source_folder(tmp_path / "source", 3000), tmp_path / "home"
     total = 3002
+    make_slow(folder, 2900, 3000)  # it cannot end before it is interrupted
     first = subprocess.Popen(
         command(folder), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -94,6 +112,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(tmp_path
     left = number(r"([\d,]+) of 3,002 files are left", rest)
     assert 0 < left < total
     wait_until_gone(home)
+    make_fast(folder, 2900, 3000)
 
     again = demo(folder, home)
     assert again.returncode == 0, again.stderr

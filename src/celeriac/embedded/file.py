@@ -352,6 +352,9 @@ def _version(connection: sqlite3.Connection) -> int:
 def _recognise(connection: sqlite3.Connection, path: Path, content: Format) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != content.application_id:
         raise ImproperlyConfigured(f"{path} is a SQLite file of another program; choose another path.")
+    # Another process may have made the tables since this connection first looked. A step notices the change; only
+    # compiling does not, where the tables are named inside a trigger: "no such table".
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def _statements(name: str) -> list[str]:

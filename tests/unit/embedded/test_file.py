@@ -114,6 +114,25 @@ def test_files_of_the_future_are_refused(path: Path, link: Link) -> None:
         EmbeddedFile(Location(path)).link().execute(INSERT, ("b", b""))
 
 
+def test_tables_that_another_process_makes_while_this_one_opens_are_seen(
+    path: Path, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite checks what it remembers of the tables when a step runs, but not when it compiles a trigger."""
+    other = EmbeddedFile(Location(path)).link()
+    migrate = file_module.migrate
+
+    def slowly(connection: sqlite3.Connection, *where: Path | file_module.Format) -> None:
+        monkeypatch.setattr(file_module, "migrate", migrate)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # it has seen an empty file
+        other.read(lambda connection: connection.execute("SELECT count(*) FROM saved_group").fetchone())
+        migrate(connection, *where)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(file_module, "migrate", slowly)
+    link.execute("INSERT INTO finishing (token, id) VALUES (1, 1)")
+    other.close()
+
+
+
 def test_a_damaged_file_is_named(path: Path, link: Link) -> None:
     path.write_bytes(b"no database at all " * 1000)
     path.chmod(0o600)
