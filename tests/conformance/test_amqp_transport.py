@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,3 +101,19 @@ class TestRabbitQuorum(TransportSuite):
 
     def test_the_more_urgent_goes_first(self) -> None:  # type: ignore[override]
         """RabbitMQ 3's quorum queues have no priorities."""
+
+    def test_consuming_while_somebody_declares_the_queue(self, url: str) -> None:
+        """RabbitMQ ends the connection of some that come too early, with INTERNAL_ERROR; they come again."""
+        transport = QuorumTransport(url, QuorumNumbers, SYSTEM_CLOCK)  # type: ignore[arg-type]
+
+        async def come_together(spec: QueueSpec) -> None:
+            admin = transport.admin()
+            consumer = transport.consumer([spec], "early")
+            try:
+                await asyncio.gather(asyncio.to_thread(admin.declare, [spec]), consumer.receive(1, 0.0))
+            finally:
+                await consumer.close()
+
+        for number in range(25):
+            asyncio.run(come_together(quorum(f"young-{number}")))
+        transport.close()

@@ -132,7 +132,6 @@ def test_tables_that_another_process_makes_while_this_one_opens_are_seen(
     other.close()
 
 
-
 def test_a_damaged_file_is_named(path: Path, link: Link) -> None:
     path.write_bytes(b"no database at all " * 1000)
     path.chmod(0o600)

@@ -343,6 +343,7 @@ class TransportSuite:
     def test_a_cancelled_receive_loses_nothing(self, publish: Any, consuming: Any, queue: str) -> None:
         async def scenario() -> None:
             async with consuming(queue) as consumer:
+                await consumer.receive(1, 0.0)  # the queue is there
                 for number in range(20):
                     waiting = asyncio.ensure_future(consumer.receive(1, DEADLINE))
                     await asyncio.to_thread(publish, *numbered(queue, [number]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.amqp.errors import AmqpError, ChannelClosed, ConnectionClosed, ConsumerCancelled
 from celeriac.errors import OperationalError
-from celeriac.transports.amqp.errors import NOT_FOUND, as_operational, is_ack_timeout, operational
+from celeriac.transports.amqp.errors import NOT_FOUND, as_operational, is_ack_timeout, is_internal, operational
 from celeriac.transports.amqp.feed import Feed
 from celeriac.transports.amqp.prefetch import Prefetch
 from celeriac.transports.amqp.settling import Settler
@@ -141,26 +141,36 @@ class AmqpConsumer:
 
     async def _open(self, limit: int) -> None:
         until = self._clock.monotonic() + self._settings.broker_connection_timeout * len(self._addresses.urls)
+        self._prefetch.begin(limit)
+        pause = _FIRST_PAUSE
+        while (failure := await self._try_to_open(until)) is not None:
+            # RabbitMQ closes the connection of whoever consumes a quorum queue while that is being declared
+            if not is_internal(failure.__cause__) or self._clock.monotonic() + pause > until:
+                self._error = copy(failure)
+                try:
+                    raise failure
+                finally:
+                    del failure  # it leads here by its traceback
+            await self._clock.sleep(pause)
+            pause *= 2
+        self._start(self._watch())
+
+    async def _try_to_open(self, until: float) -> OperationalError | None:
+        """Connect and consume; why not one queue could be consumed."""
         connection = await self._addresses.open_async(f"consumer {self._owner}", until)
         self._connection = connection
-        self._prefetch.begin(limit)
-        failures: list[OperationalError] = []
+        first: OperationalError | None = None
         for spec in self._specs.values():
             try:
                 await self._begin(spec)
             except OperationalError as error:
-                failures.append(error)
+                first = first or error
                 if connection.is_closed:
+                    self._feeds.clear()
                     break
                 logger.warning("queue %r cannot be consumed now: %s", spec.name, error)
                 self._start(self._heal(spec, None))
-        if not self._feeds and failures:
-            self._error = copy(failures[0])
-            try:
-                raise failures[0]
-            finally:
-                failures.clear()  # they lead here by their tracebacks
-        self._start(self._watch())
+        return None if self._feeds else first
 
     async def _begin(self, spec: QueueSpec) -> None:
         """Consume a queue; declare it if it is not there."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 NO_ROUTE = 312
+INTERNAL_ERROR = 541
 
 #: these will be the same at the next attempt: settings have to change
 _SETTINGS = (LoginRefused, VhostRefused, TlsFailed, NotAmqp)
@@ -53,7 +54,7 @@ _BY_CODE: dict[int, _Row] = {
     504: _Row(BrokerUnavailable, ""),
     506: _Row(BrokerUnavailable, "The broker is short of a resource."),
     530: _Row(OperationalError, ""),
-    541: _Row(BrokerUnavailable, "The broker had an internal error."),
+    INTERNAL_ERROR: _Row(BrokerUnavailable, "The broker had an internal error."),
 }
 
 
@@ -104,3 +105,8 @@ _TIMED_OUT = "delivery acknowledgement on channel"
 def is_ack_timeout(error: BaseException) -> bool:
     """Whether the broker closed the channel because a message was held for longer than its ``consumer_timeout``."""
     return isinstance(error, ChannelClosed) and error.code == PRECONDITION_FAILED and _TIMED_OUT in error.text
+
+
+def is_internal(error: BaseException | None) -> bool:
+    """Whether the broker closed the connection for a fault of its own."""
+    return isinstance(error, ConnectionClosed) and error.code == INTERNAL_ERROR
