@@ -7,6 +7,7 @@ RabbitMQ, a node name and a port mapper of its own. ``kill`` and ``pause`` are f
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: seconds that a server may take to answer after its start
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 _LOOPBACK = "127.0.0.1"
+#: the kernel gives the ports above to whoever asks for any, and so may give away the one of a server that restarts
+_PORTS = range(10_000, 32_768)
+#: not the one that tests seed
+_dice = SystemRandom()
 
 
 class ServerMissing(Exception):
@@ -36,10 +42,13 @@ class ServerMissing(Exception):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this moment, and that nobody is given who did not choose it."""
+    for _ in range(1000):
+        port = _dice.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            return port
+    raise RuntimeError(f"no port of {_PORTS} is free")
 
 
 class Server:
@@ -92,7 +101,7 @@ class Server:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10.0)
+            process.wait(60.0)
 
     def pause(self) -> None:
         """Stop it in its tracks (SIGSTOP), as a server that hangs."""
@@ -210,7 +219,7 @@ class RabbitServer(Server):
         super().stop()
         if self._mapper is not None:
             self._mapper.kill()
-            self._mapper.wait(10.0)
+            self._mapper.wait(60.0)
             self._mapper = None
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
@@ -222,7 +231,7 @@ class RabbitServer(Server):
                 "Authorization": "Basic " + b64encode(b"guest:guest").decode(), "Content-Type": "application/json",
             },
         )  # fmt: skip
-        with urllib.request.urlopen(request, timeout=10.0) as answer:
+        with urllib.request.urlopen(request, timeout=60.0) as answer:
             text = answer.read()
         return msgspec.json.decode(text) if text else {}
 
@@ -250,14 +259,14 @@ class RabbitServer(Server):
         """Run ``rabbitmqctl``; what it printed."""
         done = subprocess.run(
             ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", self.node, *arguments], env=self.environment(), check=True,
-            capture_output=True, text=True, timeout=60.0,
+            capture_output=True, text=True, timeout=180.0,
         )  # fmt: skip
         return done.stdout
 
 
 def ask(port: int, command: str) -> str:
     """One command to a Redis of this machine; what it answered, as it stands on the wire."""
-    with socket.create_connection((_LOOPBACK, port), 2.0) as connection:
+    with socket.create_connection((_LOOPBACK, port), 30.0) as connection:
         connection.sendall(f"{command}\r\n".encode())
         answer = connection.recv(1 << 16)
     return answer.decode(errors="replace")
@@ -281,7 +290,7 @@ class _Sentinel(RedisServer):
         self._configuration = self.folder / "sentinel.conf"  # it writes what it learns into it
         self._configuration.write_text(
             f"port {self.port}\nbind {_LOOPBACK}\ndir {self.folder}\n"
-            f"sentinel monitor {name} {_LOOPBACK} {master} {quorum}\nsentinel down-after-milliseconds {name} 500\n"
+            f"sentinel monitor {name} {_LOOPBACK} {master} {quorum}\nsentinel down-after-milliseconds {name} 1500\n"
             f"sentinel failover-timeout {name} 3000\n"
         )
 
@@ -290,7 +299,7 @@ class _Sentinel(RedisServer):
 
 
 class SentinelGroup:
-    """A master, a replica and three Sentinels that watch over them. Fails over in about two seconds."""
+    """A master, a replica and three Sentinels that watch over them. Fails over in about three seconds."""
 
     def __init__(self, name: str = "mymaster", sentinels: int = 3) -> None:
         self.name = name
@@ -356,7 +365,7 @@ class _ClusterNode(RedisServer):
     def __init__(self) -> None:
         self.bus_port = free_port()
         super().__init__(
-            "--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "500"
+            "--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "15000"
         )
 
 
@@ -376,8 +385,8 @@ class ClusterServers:
                 node.start()
                 slots = range(number * share, min(16384, (number + 1) * share))
                 ask(node.port, f"CLUSTER ADDSLOTS {' '.join(map(str, slots))}")
-            for node in self.nodes[1:]:
-                ask(node.port, f"CLUSTER MEET {_LOOPBACK} {self.nodes[0].port} {self.nodes[0].bus_port}")
+            for node, other in itertools.combinations(self.nodes, 2):
+                ask(node.port, f"CLUSTER MEET {_LOOPBACK} {other.port} {other.bus_port}")
             until(self._is_whole, "the cluster does not come together")
         except BaseException:
             self.stop()
