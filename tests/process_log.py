@@ -55,3 +55,9 @@ class ProcessLog:
     def join(self, timeout: float) -> None:
         """Until everything has been read."""
         self._reader.join(timeout)
+
+    def all_of_it(self) -> list[str]:
+        """The lines; of a process that has ended, also those that the thread has yet to read."""
+        if self.process.poll() is not None:
+            self.join(10)
+        return self.lines

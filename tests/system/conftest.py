@@ -127,7 +127,7 @@ class House:
             worker.wait_for("ready", wait)
         return worker
 
-    def python(self, code: str, timeout: float = 60.0) -> str:
+    def python(self, code: str, timeout: float = 120.0) -> str:
         """Run ``code`` after ``from house import *`` in a fresh process; what it printed."""
         done = subprocess.run(
             [sys.executable, "-c", "from house import *\n" + code], cwd=self.folder, env=self.env, text=True,
@@ -136,7 +136,7 @@ class House:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def celeriac(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def celeriac(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "celeriac", *arguments], cwd=self.folder, env=self.env, text=True,
             capture_output=True, timeout=timeout,
@@ -183,7 +183,7 @@ class House:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
             if process.stdout:
                 process.stdout.close()
 
@@ -195,7 +195,10 @@ class Worker:
         self.process = process
         self.pid = process.pid
         self._log = ProcessLog(process)
-        self.lines = self._log.lines
+
+    @property
+    def lines(self) -> list[str]:
+        return self._log.all_of_it()
 
     @property
     def log(self) -> str:
@@ -209,13 +212,13 @@ class Worker:
         """Pids of every process below this worker (nursery and children)."""
         return descendants(self.pid)
 
-    def stop(self, signum: int = signal.SIGTERM, timeout: float = 40.0) -> int:
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 60.0) -> int:
         self.process.send_signal(signum)
-        return self.process.wait(timeout)
+        return self.process.wait(SLOW * timeout)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def descendants(pid: int) -> list[int]:

@@ -30,6 +30,9 @@ pytestmark = pytest.mark.system
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 NODE = "w1@house"
+#: seconds for an answer of one node, which ends the wait; the usual second is more than a machine at work may keep
+LONG = 60.0
+ASKED: dict[str, Any] = {"reply": True, "timeout": LONG}
 
 
 @pytest.fixture
@@ -57,54 +60,52 @@ def only(replies: list[dict[str, Any]] | None) -> Any:
 def say(app: Celeriac, body: bytes, exchange: str = "celery.pidbox", properties: dict[str, Any] | None = None) -> None:
     broadcast = app.transport.broadcast()
     envelope = Envelope(body, {}, JSON if properties is None else properties)
-    broadcast.publish([Outgoing(envelope, Route(exchange, "", "fanout"))], time.monotonic() + 5)
+    broadcast.publish([Outgoing(envelope, Route(exchange, "", "fanout"))], time.monotonic() + 60)
     broadcast.close()
 
 
 def test_waiting_kept_and_running_tasks_are_revoked(house: House, app: Celeriac) -> None:
     worker_of(house, "--prefetch-multiplier", "4")
-    running = [app.send_task("house.mark", (n, 60)) for n in range(2)]
+    running = [app.send_task("house.mark", (n, 600)) for n in range(2)]
     house.until(lambda: len(house.notes("start")) == 2)
     waiting = app.send_task("house.mark", (3,))
     behind = app.send_task("house.mark", (4,))
     soon = app.send_task("house.mark", (5,), countdown=1.5)
-    house.until(lambda: len(only(app.control.broadcast("reserved", destination=[NODE], reply=True))) == 2)
+    house.until(lambda: len(only(app.control.broadcast("reserved", destination=[NODE], **ASKED))) == 2)
     waiting.revoke()
     with pytest.raises(TaskRevokedError, match="revoked"):
-        waiting.get(timeout=30)
+        waiting.get(timeout=60)
     soon.revoke()
     with pytest.raises(TaskRevokedError):
-        soon.get(timeout=20)
+        soon.get(timeout=60)
     # without terminate what runs is not touched
-    assert only(app.control.revoke(running[0].id, [NODE], reply=True))["ok"].endswith("flagged as revoked")
-    active = only(app.control.broadcast("active", destination=[NODE], reply=True))
+    assert only(app.control.revoke(running[0].id, [NODE], **ASKED))["ok"].endswith("flagged as revoked")
+    active = only(app.control.broadcast("active", destination=[NODE], **ASKED))
     assert {task["id"] for task in active} == {task.id for task in running}
-    assert [task["args"] for task in active] == [[0, 60], [1, 60]] or [task["args"][1] for task in active] == [60, 60]
-    began = time.monotonic()
-    said = app.control.terminate([task.id for task in running], [NODE], reply=True)
+    assert [task["args"][1] for task in active] == [600, 600]
+    said = app.control.terminate([task.id for task in running], [NODE], **ASKED)
     assert only(said)["ok"].startswith("terminate: ")
     for task in running:
         with pytest.raises(TaskRevokedError, match="terminated"):
-            task.get(timeout=30)
-    assert time.monotonic() - began < 50  # they would sleep for 60 s
-    assert behind.get(timeout=20) == 4
+            task.get(timeout=60)
+    assert behind.get(timeout=60) == 4
     assert {note[1] for note in house.notes("start")} == {*(task.id for task in running), behind.id}
-    assert set(only(app.control.broadcast("revoked", destination=[NODE], reply=True))) == {
+    assert set(only(app.control.broadcast("revoked", destination=[NODE], **ASKED))) == {
         waiting.id, soon.id, *(task.id for task in running)
     }  # fmt: skip
 
 
 def test_stamped_tasks_are_revoked(house: House, app: Celeriac) -> None:
     worker_of(house)
-    said = app.control.revoke_by_stamped_headers({"customer": ["7", "8"]}, [NODE], reply=True)
+    said = app.control.revoke_by_stamped_headers({"customer": ["7", "8"]}, [NODE], **ASKED)
     assert "flagged as revoked" in only(said)["ok"]
     stamped, other = (
         app.send_task("house.mark", (n,), headers={"stamped_headers": ["customer"], "stamps": {"customer": n}})
         for n in (7, 9)
     )
-    assert other.get(timeout=20) == 9
+    assert other.get(timeout=60) == 9
     with pytest.raises(TaskRevokedError):
-        stamped.get(timeout=20)
+        stamped.get(timeout=60)
 
 
 def test_a_worker_told_to_shut_down_gives_back_what_waits(house: House, app: Celeriac) -> None:
@@ -113,7 +114,7 @@ def test_a_worker_told_to_shut_down_gives_back_what_waits(house: House, app: Cel
     waits = [app.send_task("house.mark", (n,), queue="celery") for n in range(5)]
     house.until(lambda: len(house.notes("start")) >= 2)
     assert app.control.shutdown([NODE]) is None
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     assert [task.state for task in runs] == ["SUCCESS", "SUCCESS"]
     done = sum(task.state == "SUCCESS" for task in waits)
     assert house.waiting() == 5 - done
@@ -123,29 +124,29 @@ def test_queues_come_and_go(house: House, app: Celeriac) -> None:
     worker_of(house)
     long = app.send_task("house.mark", (1, 2.5))
     house.until(lambda: house.notes("start"))
-    assert only(app.control.add_consumer("extra", destination=[NODE], reply=True)) == {"ok": "add consumer extra"}
-    assert app.send_task("house.mark", (2,), queue="extra").get(timeout=30) == 2
+    assert only(app.control.add_consumer("extra", destination=[NODE], **ASKED)) == {"ok": "add consumer extra"}
+    assert app.send_task("house.mark", (2,), queue="extra").get(timeout=60) == 2
     for queue in ("extra", "celery"):
-        said = only(app.control.cancel_consumer(queue, destination=[NODE], reply=True))
+        said = only(app.control.cancel_consumer(queue, destination=[NODE], **ASKED))
         assert said == {"ok": f"no longer consuming from {queue}"}
     kept = app.send_task("house.mark", (3,))
-    assert long.get(timeout=20) == 1  # it ran on, and could still be settled
+    assert long.get(timeout=60) == 1  # it ran on, and could still be settled
     assert kept.state == "PENDING"
-    assert only(app.control.broadcast("active_queues", destination=[NODE], reply=True)) == []
+    assert only(app.control.broadcast("active_queues", destination=[NODE], **ASKED)) == []
     app.control.add_consumer("celery", destination=[NODE])
-    assert kept.get(timeout=20) == 3
+    assert kept.get(timeout=60) == 3
     assert len(house.notes("start")) == 3
 
 
 def test_time_and_rate_limits_change(house: House, app: Celeriac) -> None:
     worker_of(house)
-    assert "ok" in only(app.control.time_limit("house.mark", hard=0.5, destination=[NODE], reply=True))
-    failed = app.send_task("house.mark", (1, 60))
+    assert "ok" in only(app.control.time_limit("house.mark", hard=0.5, destination=[NODE], **ASKED))
+    failed = app.send_task("house.mark", (1, 600))
     with pytest.raises(Exception, match=r"0\.5"):
-        failed.get(timeout=20)
-    said = only(app.control.rate_limit("house.add", "1/h", destination=[NODE], reply=True))
+        failed.get(timeout=60)
+    said = only(app.control.rate_limit("house.add", "1/h", destination=[NODE], **ASKED))
     assert said == {"ok": "new rate limit set successfully"}
-    assert "house.add [rate_limit=1/h]" in only(app.control.broadcast("registered", destination=[NODE], reply=True))
+    assert "house.add [rate_limit=1/h]" in only(app.control.broadcast("registered", destination=[NODE], **ASKED))
     first, second = (app.send_task("house.add", (n, n)) for n in (1, 2))
     house.until(lambda: "SUCCESS" in (first.state, second.state))
     assert sorted([first.state, second.state]) == ["PENDING", "SUCCESS"]
@@ -171,21 +172,21 @@ HOSTILE = [
 
 def test_hostile_requests_change_nothing_and_are_counted(house: House, app: Celeriac) -> None:
     worker = worker_of(house)
-    before = only(app.control.broadcast("stats", destination=[NODE], reply=True))
-    queues = only(app.control.broadcast("active_queues", destination=[NODE], reply=True))
+    before = only(app.control.broadcast("stats", destination=[NODE], **ASKED))
+    queues = only(app.control.broadcast("active_queues", destination=[NODE], **ASKED))
     for body in HOSTILE:
         say(app, body)
     say(app, b"cos\nsystem\n(S'touch /tmp/x'\ntR.", properties={"content_type": "application/x-python-serialize"})
     after: dict[str, Any] = {}
 
     def counted() -> bool:
-        after.update(only(app.control.broadcast("stats", destination=[NODE], reply=True)))
+        after.update(only(app.control.broadcast("stats", destination=[NODE], **ASKED)))
         return bool(after["control"]["refused"] == before["control"]["refused"] + len(HOSTILE) + 1)
 
     house.until(counted, 20, "every one is counted")
-    assert only(app.control.broadcast("active_queues", destination=[NODE], reply=True)) == queues
-    assert only(app.control.broadcast("revoked", destination=[NODE], reply=True)) == []
-    assert app.send_task("house.add", (1, 2)).get(timeout=20) == 3
+    assert only(app.control.broadcast("active_queues", destination=[NODE], **ASKED)) == queues
+    assert only(app.control.broadcast("revoked", destination=[NODE], **ASKED)) == []
+    assert app.send_task("house.add", (1, 2)).get(timeout=60) == 3
     assert house.waiting() == 0  # no reply was led into a queue of tasks
     assert worker.process.poll() is None
     refusals = [line for line in worker.lines if "control request" in line]
@@ -208,9 +209,9 @@ def fall(state):
     raise LookupError("fell")
 ''')
     worker_of(house)
-    done = house.celeriac("-A", "house", "inspect", "twice", "21", "--json", "-d", NODE)
+    done = house.celeriac("-A", "house", "inspect", "twice", "21", "--json", "-d", NODE, "-t", "60")
     assert json.loads(done.stdout) == {NODE: {"n": 21, "again": 21, "host": NODE, "app": "house"}}
-    assert only(app.control.broadcast("fall", destination=[NODE], reply=True)) == {"error": "LookupError('fell')"}
+    assert only(app.control.broadcast("fall", destination=[NODE], **ASKED)) == {"error": "LookupError('fell')"}
     assert "Say a number twice." in house.celeriac("-A", "house", "inspect", "--list").stdout
 
 
@@ -222,42 +223,51 @@ def test_the_command_line(house: House) -> None:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    assert f"->  {NODE}: OK\n    pong\n\n1 node online." in ran("inspect", "ping", "-t", "2")
-    assert json.loads(ran("inspect", "stats", "-j", "-d", NODE))[NODE]["pid"] == worker.pid
-    status = json.loads(ran("status", "-j", "-t", "2"))
-    assert [(row["worker"], row["pid"], row["slots"]) for row in status["workers"]] == [(NODE, worker.pid, 2)]
-    assert NODE in ran("status", "-t", "2")
-    assert "->  w1@house: ERROR\n    unknown task" in ran("control", "rate_limit", "nobody", "1/s", "-d", NODE)
+    def shown(*words: str) -> str:
+        """To those who have answered in time."""
+        return house.celeriac("-A", "house", *words, "-t", "2").stdout
+
+    def at_work() -> list[tuple[Any, ...]]:
+        return [(row["worker"], row["pid"], row["slots"]) for row in json.loads(shown("status", "-j"))["workers"]]
+
+    house.until(lambda: f"->  {NODE}: OK\n    pong\n\n1 node online." in shown("inspect", "ping"))
+    assert json.loads(ran("inspect", "stats", "-j", "-d", NODE, "-t", "60"))[NODE]["pid"] == worker.pid
+    house.until(lambda: at_work() == [(NODE, worker.pid, 2)])
+    house.until(lambda: NODE in shown("status"))
+    told = ran("control", "rate_limit", "nobody", "1/s", "-d", NODE, "-t", "60")
+    assert "->  w1@house: ERROR\n    unknown task" in told
     assert "Did you mean 'revoke'?" in ran("control", "revok", "x", code=2)
     assert "No nodes replied within time constraint" in ran("inspect", "ping", "-d", "else@where", "-t", "0.2", code=69)
     ran("control", "shutdown", "-d", NODE, "-t", "0.2")
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
 
 
 def test_the_python_of_control(house: House, app: Celeriac) -> None:
     worker_of(house)
     heard: list[Any] = []
-    inspect = app.control.inspect(NODE, timeout=5.0, callback=heard.append)
+    inspect = app.control.inspect(NODE, timeout=LONG, callback=heard.append)
     assert inspect.ping() == {"ok": "pong"}
     assert heard == [{NODE: {"ok": "pong"}}]
-    everybody = app.control.inspect(timeout=2.0)
+    everybody = app.control.inspect(timeout=LONG, limit=1)
     assert everybody.clock()[NODE]["clock"] > 0
     assert everybody.query_task(["absent"]) == {NODE: {}}
     assert app.control.inspect(["x@y"], timeout=0.2).ping() is None
-    assert app.control.inspect(pattern="w*@house", matcher="glob", timeout=2.0).ping() == {NODE: {"ok": "pong"}}
+    assert app.control.inspect(pattern="w*@house", matcher="glob", timeout=LONG, limit=1).ping() == {
+        NODE: {"ok": "pong"}
+    }
     assert app.control.inspect(pattern="x*", matcher="glob", timeout=0.3).ping() is None
     with pytest.raises(ValueError, match="must be a list"):
         app.control.broadcast("ping", destination=NODE)
 
     async def story() -> None:
-        assert await app.control.aping([NODE], timeout=5.0) == [{NODE: {"ok": "pong"}}]
-        assert await app.control.inspect(NODE, timeout=5.0).aask("ping") == {"ok": "pong"}
-        waits = [app.send_task("house.mark", (n, 60)) for n in range(2)]
+        assert await app.control.aping([NODE], timeout=LONG) == [{NODE: {"ok": "pong"}}]
+        assert await app.control.inspect(NODE, timeout=LONG).aask("ping") == {"ok": "pong"}
+        waits = [app.send_task("house.mark", (n, 600)) for n in range(2)]
         await asyncio.to_thread(house.until, lambda: len(house.notes("start")) == 2)
         await app.control.arevoke([task.id for task in waits], terminate=True)
         for task in waits:
             with pytest.raises(TaskRevokedError):
-                await task.aget(timeout=20)
+                await task.aget(timeout=60)
 
     asyncio.run(story())
 
@@ -269,29 +279,29 @@ def listening(house: House, *words: str) -> Iterator[Any]:
 
     yield Worker(process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_events_come_while_somebody_listens(house: House, app: Celeriac) -> None:
     worker_of(house)
     with listening(house, "--json") as dump:
         dump.wait_for("worker-heartbeat")
-        assert app.send_task("house.add", (1, 1)).get(timeout=20) == 2  # told by nobody: they are not enabled
-        assert only(app.control.enable_events([NODE], reply=True)) == {"ok": "task events enabled"}
+        assert app.send_task("house.add", (1, 1)).get(timeout=60) == 2  # told by nobody: they are not enabled
+        assert only(app.control.enable_events([NODE], **ASKED)) == {"ok": "task events enabled"}
         said = [app.send_task("house.add", (2, n)) for n in range(50)]
         failed = app.send_task("house.boom", ("b\x1bm",))
-        slow = app.send_task("house.mark", (1, 60))
+        slow = app.send_task("house.mark", (1, 600))
         late = app.send_task("house.add", (1, 1), expires=-5)
         for task in said:
-            task.get(timeout=20)
+            task.get(timeout=60)
         dump.wait_for(f'"uuid":"{slow.id}"')
         house.until(lambda: any("task-started" in line and slow.id in line for line in dump.lines))
         app.control.terminate(slow.id)
         for task_id, kind in ((late.id, "revoked"), (failed.id, "failed"), (slow.id, "revoked")):
             house.until(lambda kind=kind, task_id=task_id: any(kind in line and task_id in line for line in dump.lines))
         house.until(lambda: sum("task-succeeded" in line for line in dump.lines) == 50)
-        app.control.disable_events([NODE], reply=True)
-        app.send_task("house.add", (9, 9)).get(timeout=20)
+        app.control.disable_events([NODE], **ASKED)
+        app.send_task("house.add", (9, 9)).get(timeout=60)
         lines = [json.loads(line) for line in dump.lines if line.startswith("{")]
     by_id: dict[str, list[Any]] = {}
     for event in lines:
@@ -314,7 +324,7 @@ def test_hostile_events_are_not_shown_and_counted(house: House, app: Celeriac) -
     receiver = app.events.Receiver(handlers={"*": state.event, "task-quit": lambda event: receiver.stop()})
     good = b'{"type": "task-failed", "hostname": "h", "timestamp": 1, "uuid": "u", "exception": "e"}'
     bad = [b"", b"[", b"7", b'{"type": 1}', good.replace(b'"h"', b"5"), good.replace(b": 1,", b": 1e999,"), b"x" * 100]
-    capturing = receiver.itercapture(timeout=10)
+    capturing = receiver.itercapture(timeout=60)
     first = app.events.publish  # opened by the first message
     assert callable(first)
     import threading
@@ -329,7 +339,7 @@ def test_hostile_events_are_not_shown_and_counted(house: House, app: Celeriac) -
     sender.start()
     for _ in capturing:
         pass
-    sender.join(10)
+    sender.join(60)
     assert receiver.refused == len(bad) + 1
     assert state.event_count == 2
     assert state.tasks["u"].exception == "e"
@@ -349,7 +359,7 @@ def test_the_screen_on_a_terminal(house: House, app: Celeriac) -> None:
     def shows(text: str) -> None:
         import select
 
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while text.encode() not in seen:
             left = ends - time.monotonic()
             assert left > 0, f"{text!r} was not shown:\n{seen[-3000:].decode(errors='replace')}"
@@ -358,16 +368,16 @@ def test_the_screen_on_a_terminal(house: House, app: Celeriac) -> None:
 
     try:
         shows(NODE)
-        task = app.send_task("house.mark", (7, 60))
+        task = app.send_task("house.mark", (7, 600))
         shows("STARTED")
         os.write(ours, b"jc")
         shows("y/n")
         os.write(ours, b"y")
         shows("REVOKED")
         with pytest.raises(TaskRevokedError):
-            task.get(timeout=30)
+            task.get(timeout=60)
         os.write(ours, b"q")
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < ends:
             shows("") if not seen else None
             import select
@@ -377,11 +387,11 @@ def test_the_screen_on_a_terminal(house: House, app: Celeriac) -> None:
                     seen.extend(os.read(ours, 65536))
                 except OSError:  # the other end is closed
                     break
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(10)
+            process.wait(60)
         os.close(ours)
 
 
@@ -435,9 +445,10 @@ def progress(self):
     worker_of(house, "-E")
     with listening(house, "--json") as dump:
         dump.wait_for("worker-heartbeat")
-        house.python("app.conf.task_send_sent_event = True\nprint(progress.delay().get(timeout=20))")
+        house.python("app.conf.task_send_sent_event = True\nprint(progress.delay().get(timeout=60))")
         dump.wait_for("task-progress")
         dump.wait_for("task-succeeded")
+        dump.wait_for("task-sent")
         events = {event["type"]: event for event in map(json.loads, filter(lambda x: x.startswith("{"), dump.lines))}
     sent = events["task-sent"]
     assert (sent["name"], sent["queue"], sent["args"]) == ("house.progress", "celery", "()")
