@@ -15,7 +15,7 @@ from scorecard.run import Runner, speaks
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 _PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
 
 

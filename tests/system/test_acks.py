@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from celeriac.testing.servers import RabbitServer, RedisServer
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 TASKS = """
 from celeriac import signals

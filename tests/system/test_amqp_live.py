@@ -38,7 +38,7 @@ from celeriac.amqp.parameters import Parameters, parameters_of
 from celeriac.testing.servers import RabbitServer, ServerMissing, free_port
 from celeriac.transports.url import BrokerUrl
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 RETURNED = Fate("returned", 312, "NO_ROUTE")
 _names = itertools.count()
 

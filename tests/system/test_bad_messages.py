@@ -50,7 +50,6 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 def test_bad_messages_are_set_aside_and_neighbours_run(house: House) -> None:
     worker = house.worker("-c", "2")
     code = "\n".join(f"{send}\nadd.delay({n}, 1)" for n, (send, _) in enumerate(BAD.values()))
@@ -70,7 +69,6 @@ def test_bad_messages_are_set_aside_and_neighbours_run(house: House) -> None:
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(60)
 def test_wrong_arity_is_the_tasks_own_failure(house: House) -> None:
     house.worker("-c", "1")
     house.python(SEND + 'put(b"[[1, 2, 3], {}, null]", id="arity"); add.delay(1, 1)')
@@ -79,7 +77,6 @@ def test_wrong_arity_is_the_tasks_own_failure(house: House) -> None:
     assert text.startswith("TypeError")
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

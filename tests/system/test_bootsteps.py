@@ -108,7 +108,7 @@ def steps(house: House) -> list[str]:
 def test_steps_start_in_order_and_stop_in_reverse(rich: House) -> None:
     worker = rich.worker("-c", "2", "--flavour", "vanilla", "--tenant", "acme")
     rich.until(lambda: "start Restless 0 sqlite" in steps(rich) and len(rich.notes("beat")) > 2)
-    assert rich.python("print(add.delay(1, 2).get(timeout=30))").strip() == "3"
+    assert rich.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
     assert worker.stop() == 0
     assert rich.notes("preload")[0] == ["preload", "worker", "acme"]
     told = steps(rich)
@@ -160,7 +160,7 @@ def test_a_cold_stop_terminates_steps(rich: House) -> None:
     worker = rich.worker("-c", "1")
     rich.python("mark.delay(1, seconds=120)")
     rich.until(lambda: rich.notes("start"))
-    assert worker.stop(signal.SIGQUIT, timeout=40) == 1
+    assert worker.stop(signal.SIGQUIT) == 1
     assert "terminate Base" in steps(rich)
 
 
@@ -221,7 +221,7 @@ class Mine(BaseLoader):
     house.extra["CELERIAC_LOADER"] = "house:Mine"
     worker = house.worker("-c", "1")
     worker.wait_for("key=mine")
-    assert house.python("print(add.delay(1, 2).get(timeout=30))").strip() == "3"
+    assert house.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
     assert worker.stop() == 0
     told = [" ".join(words[1:]) for words in house.notes("loader")]
     assert told == ["worker_init", "process_init", "task house.add", "cleanup", "shutdown"]

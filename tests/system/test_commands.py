@@ -120,13 +120,13 @@ def test_a_broken_app_names_the_place(house: House) -> None:
 def test_settings_and_modules_of_the_command_line_reach_the_children(house: House) -> None:
     (house.folder / "more.py").write_text("from house import app\n\n@app.task\ndef hello():\n    return 'hello'\n")
     house.worker("-c", "1", "-I", "more", "--", "result.extended=true")
-    text = house.python("result = app.send_task('more.hello')\nprint(result.get(timeout=20), result.name)", timeout=40)
+    text = house.python("result = app.send_task('more.hello')\nprint(result.get(timeout=60), result.name)")
     assert text.split() == ["hello", "more.hello"]
 
 
 def test_a_spawned_pool_gets_them_too(house: House) -> None:
     house.worker("-c", "1", "--pool-start-method", "spawn", "--", "result.extended=true")
-    text = house.python("result = add.delay(1, 1)\nprint(result.get(timeout=20), result.name)", timeout=40)
+    text = house.python("result = add.delay(1, 1)\nprint(result.get(timeout=60), result.name)")
     assert text.split() == ["2", "house.add"]
 
 

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.system.conftest import House, Worker
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 KILLER = '''
 
@@ -176,7 +176,7 @@ def test_a_worker_killed_at(house: House, name: str) -> None:
         house.python(WORK)
         in_parent = shots.await_strike(point) == worker.pid
         if in_parent:
-            worker.process.wait(10)
+            worker.process.wait(60)
             worker = shots.worker()
         check(house, point)
         runs = Counter(words[1] for words in house.notes("end")) - before
@@ -221,7 +221,7 @@ def test_a_publisher_killed_at(house: House, place: str, nth: int) -> None:
         shots.arm(point)
         house.extra = shots.extra
         process = house.start("-c", "from house import *\n" + PUBLISH)
-        assert process.wait(30) == -9, process.stdout and process.stdout.read()
+        assert process.wait(60) == -9, process.stdout and process.stdout.read()
         house.extra = {}
         check(house, point)
         fresh = {words[1] for words in house.notes("ok")} - noted
@@ -312,7 +312,7 @@ def test_a_worker_killed_while_it_takes_over_from_a_dead_one(house: House) -> No
     first.kill()
     shots.arm(point)
     second = shots.worker(wait=0)
-    assert second.process.wait(20) == -9
+    assert second.process.wait(60) == -9
     third = house.worker("-c", "1")
     check(house)
     assert third.stop() == 0

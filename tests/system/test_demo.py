@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.system.conftest import House
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: House) -> None:
@@ -35,7 +35,7 @@ def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: Ho
     house.until(lambda: len(house.notes("end")) == 2, 15, "both have ended")
     house.until(lambda: house.waiting() == 0, 15)
     assert house.states() == {task: "SUCCESS"}
-    values = house.python("print([add.delay(n, 1).get(timeout=20) for n in range(20)])")
+    values = house.python("print([add.delay(n, 1).get(timeout=60) for n in range(20)])")
     assert values.strip() == str(list(range(1, 21)))
     assert sleeper.stop() == 0
     assert other.stop() == 0
@@ -68,7 +68,7 @@ def test_a_sigterm_for_the_whole_group_stops_warm(house: House, pool: str) -> No
     for pid in [worker.pid, *worker.children()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    assert worker.process.wait(20) == 0, worker.log
+    assert worker.process.wait(60) == 0, worker.log
     assert len(house.notes("start")) == len(house.notes("end")) >= 1
     assert Counter(house.states().values()) == {"SUCCESS": len(house.notes("end"))}
     assert house.waiting() == 2 - len(house.notes("end"))
@@ -98,7 +98,7 @@ def test_two_interrupts_end_a_hanging_task(house: House, is_alive: Callable[[int
     worker.process.send_signal(signal.SIGINT)
     worker.wait_for("warm")
     worker.process.send_signal(signal.SIGINT)
-    assert worker.process.wait(20) == 1
+    assert worker.process.wait(60) == 1
     house.until(lambda: not any(map(is_alive, family)), 5)
     assert house.waiting() == 1
     assert house.query("select attempts from ready") == [(0,)]
@@ -106,10 +106,10 @@ def test_two_interrupts_end_a_hanging_task(house: House, is_alive: Callable[[int
 
 def test_a_deleted_file_is_made_anew(house: House) -> None:
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=30)")
+    house.python("add.delay(1, 1).get(timeout=60)")
     for name in ("house.sqlite3",):
         (house.folder / name).unlink()
-    answers = house.python("print([add.delay(n, 1).get(timeout=20) for n in range(5)])", timeout=90)
+    answers = house.python("print([add.delay(n, 1).get(timeout=60) for n in range(5)])", timeout=90)
     assert answers.strip() == "[1, 2, 3, 4, 5]"
     assert house.integrity() == "ok"
     assert worker.process.poll() is None
@@ -122,9 +122,9 @@ def test_a_deleted_folder_is_made_anew(house: House) -> None:
     data = house.folder / "data"
     house.file = data / "house.sqlite3"
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=30)")
+    house.python("add.delay(1, 1).get(timeout=60)")
     shutil.rmtree(data)
-    answers = house.python("print([add.delay(n, 1).get(timeout=20) for n in range(5)])", timeout=90)
+    answers = house.python("print([add.delay(n, 1).get(timeout=60) for n in range(5)])", timeout=90)
     assert answers.strip() == "[1, 2, 3, 4, 5]"
     assert house.integrity() == "ok"
     assert worker.stop() == 0
@@ -132,7 +132,7 @@ def test_a_deleted_folder_is_made_anew(house: House) -> None:
 
 def test_a_file_overwritten_with_garbage_ends_the_worker_with_a_clear_line(house: House) -> None:
     worker = house.worker("-c", "1")
-    house.python("add.delay(1, 1).get(timeout=30)")
+    house.python("add.delay(1, 1).get(timeout=60)")
     with house.file.open("r+b") as file:
         file.write(os.urandom(house.file.stat().st_size))
     for name in ("house.sqlite3-wal",):
@@ -143,7 +143,7 @@ def test_a_file_overwritten_with_garbage_ends_the_worker_with_a_clear_line(house
     )
     assert text.startswith("ImproperlyConfigured"), text
     assert "damaged" in text
-    assert worker.process.wait(30) == 2, worker.log
+    assert worker.process.wait(60) == 2, worker.log
     assert "damaged" in worker.log
     assert "Traceback" not in worker.log, worker.log
 
@@ -162,4 +162,4 @@ def test_what_tasks_start_can_be_terminated(house: House) -> None:
             "    return squares, process.exitcode, program.wait(10)\n"
         )
     house.worker("-c", "1")
-    assert house.python("print(start_and_end.delay().get(timeout=30))").strip() == "[[0, 1, 2, 3, 4], -15, -15]"
+    assert house.python("print(start_and_end.delay().get(timeout=60))").strip() == "[[0, 1, 2, 3, 4], -15, -15]"

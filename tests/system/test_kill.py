@@ -47,7 +47,7 @@ def test_nothing_accepted_is_lost_in_many_kills(house: House) -> None:
                 worker = house.worker("-c", "2", wait=0 if dice.random() < 0.5 else 20)
             case "client":
                 client.kill()
-                client.wait(10)
+                client.wait(60)
                 client = house.start("-c", "from house import *\n" + PRODUCER)
             case _:
                 family = worker.children()
@@ -69,7 +69,6 @@ def _kill_quietly(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(120)
 def test_work_of_a_killed_worker_restarts_within_20_seconds(house: House) -> None:
     first = house.worker("-c", "1")
     task = house.python("print(mark.delay(1, seconds=3.0).id)").strip()
@@ -82,7 +81,6 @@ def test_work_of_a_killed_worker_restarts_within_20_seconds(house: House) -> Non
     house.until(lambda: house.states().get(task) == "SUCCESS", 20)
 
 
-@pytest.mark.timeout(60)
 def test_a_killed_worker_leaves_no_orphans(house: House, is_alive: Callable[[int], bool]) -> None:
     worker = house.worker("-c", "2")
     house.python("[mark.delay(n, seconds=30.0) for n in range(2)]")
@@ -93,7 +91,6 @@ def test_a_killed_worker_leaves_no_orphans(house: House, is_alive: Callable[[int
     house.until(lambda: not any(map(is_alive, family)), 5, "all processes of the worker are gone")
 
 
-@pytest.mark.timeout(60)
 def test_a_task_that_kills_its_process_once_is_run_again(house: House) -> None:
     worker = house.worker("-c", "2")
     flag = house.folder / "flag"
@@ -103,7 +100,6 @@ def test_a_task_that_kills_its_process_once_is_run_again(house: House) -> None:
     assert worker.process.poll() is None
 
 
-@pytest.mark.timeout(90)
 def test_a_task_that_always_kills_its_process_is_set_aside_after_the_budget(house: House) -> None:
     worker = house.worker("-c", "2")
     task = house.python("print(die.delay().id); [add.delay(n, n) for n in range(50)]").split()[0]

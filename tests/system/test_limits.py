@@ -19,7 +19,7 @@ from celeriac.errors import ImproperlyConfigured
 if TYPE_CHECKING:
     from tests.system.conftest import House
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 _numbers = count(1)
 

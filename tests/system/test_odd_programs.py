@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.system.conftest import House
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 TASKS = """
 import multiprocessing, subprocess, threading
@@ -43,13 +43,13 @@ def squares(count):
 @app.task
 def calls(n):
     result = add.delay(n, 1)
-    return result.get(timeout=20, disable_sync_subtasks=False)
+    return result.get(timeout=60, disable_sync_subtasks=False)
 
 @app.task
 def forks_and_calls():
     pid = os.fork()
     if pid == 0:
-        add.delay(1, 1).get(timeout=20, disable_sync_subtasks=False)
+        add.delay(1, 1).get(timeout=60, disable_sync_subtasks=False)
         os._exit(7)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -72,15 +72,14 @@ def test_tasks_that_do_odd_things(house: House, pool: str) -> None:
     worker = with_tasks(house).worker("-c", "2", "-P", pool, "--children", "2")
     text = house.python(
         """
-print(leaves_threads.delay().get(timeout=20) > 5)
-print(prints.delay(3000).get(timeout=40))
-print(squares.delay(4).get(timeout=20))
-print([call.get(timeout=20) for call in [calls.delay(n) for n in range(1)]])
-print(forks_and_calls.delay().get(timeout=20))
-print(closes_output.delay().get(timeout=20))
-print([call.get(timeout=20) for call in [add.delay(n, 1) for n in range(20)]] == list(range(1, 21)))
+print(leaves_threads.delay().get(timeout=60) > 5)
+print(prints.delay(3000).get(timeout=60))
+print(squares.delay(4).get(timeout=60))
+print([call.get(timeout=60) for call in [calls.delay(n) for n in range(1)]])
+print(forks_and_calls.delay().get(timeout=60))
+print(closes_output.delay().get(timeout=60))
+print([call.get(timeout=60) for call in [add.delay(n, 1) for n in range(20)]] == list(range(1, 21)))
 """,
-        timeout=100,
     )
     assert text.splitlines() == ["True", "3000", "[0, 1, 2, 3]", "[1]", "7", "closed", "True"]
     assert worker.stop() == 0
@@ -93,13 +92,12 @@ def test_ten_megabytes_go_there_and_back(house: House) -> None:
 import celeriac.errors
 big = "x" * 10_000_000
 calls = [echo.delay(big) for _ in range(4)] + [add.delay(1, n) for n in range(10)]
-print([call.get(timeout=60) == big for call in calls[:4]], [call.get(timeout=20) for call in calls[4:]])
+print([call.get(timeout=60) == big for call in calls[:4]], [call.get(timeout=60) for call in calls[4:]])
 try:
     echo.delay("x" * 20_000_000)
 except celeriac.errors.OperationalError as error:
     print(type(error).__name__)
 """,
-        timeout=100,
     )
     assert text.splitlines() == [f"{[True] * 4} {list(range(1, 11))}", "PublishRejected"]
     assert house.waiting() == 0
@@ -112,11 +110,11 @@ def test_a_server_that_forks_after_it_has_sent(house: House) -> None:
     text = house.python(
         """
 import threading
-print(add.delay(0, 0).get(timeout=20))
+print(add.delay(0, 0).get(timeout=60))
 stop = threading.Event()
 def busy():
     while not stop.is_set():
-        add.delay(0, 0).get(timeout=20)
+        add.delay(0, 0).get(timeout=60)
 threads = [threading.Thread(target=busy) for _ in range(3)]
 [thread.start() for thread in threads]
 pids = []
@@ -124,7 +122,7 @@ for n in range(6):
     pid = os.fork()
     if pid == 0:
         try:
-            ok = all(add.delay(n, k).get(timeout=20) == n + k for k in range(10))
+            ok = all(add.delay(n, k).get(timeout=60) == n + k for k in range(10))
             os._exit(0 if ok else 3)
         except BaseException as error:
             print(repr(error), flush=True)
@@ -134,20 +132,18 @@ for n in range(6):
 print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 stop.set()
 [thread.join() for thread in threads]
-print(add.delay(1, 1).get(timeout=20))
+print(add.delay(1, 1).get(timeout=60))
 """,
-        timeout=100,
     )
     assert text.splitlines() == ["0", "[0, 0, 0, 0, 0, 0]", "2"]
     assert house.integrity() == "ok"
 
 
-@pytest.mark.timeout(180)
 def test_nothing_grows_with_the_work(house: House) -> None:
     worker = house.worker("-c", "2", "-l", "WARNING", wait=0)
 
     def work() -> None:
-        house.python("add.delay_many((n, 1) for n in range(15000)); [boom.delay() for n in range(100)]", timeout=100)
+        house.python("add.delay_many((n, 1) for n in range(15000)); [boom.delay() for n in range(100)]")
         house.until(lambda: house.waiting() == 0, 60)
 
     def size() -> list[tuple[int, int, int]]:

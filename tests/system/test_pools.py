@@ -152,7 +152,7 @@ def test_the_pool_changes_by_remote_control(rich_house: House) -> None:
     house.until(lambda: len(worker.children()) == 4)
     assert "pool will shrink" in control("pool_shrink", "1")
     house.until(lambda: len(worker.children()) == 3)
-    code = "print(version.delay().get(timeout=20))"
+    code = "print(version.delay().get(timeout=60))"
     assert house.python(code).strip() == "1"
     text = (house.folder / "house.py").read_text()
     (house.folder / "house.py").write_text(text.replace("def version(): return 1", "def version(): return 2222"))
@@ -188,7 +188,7 @@ def test_an_executor_by_its_path_works(rich_house: House) -> None:
     house.extra["CELERY_CUSTOM_WORKER_POOL"] = "mine:Mine"
     worker = house.worker("-P", "custom", "-c", "1")
     assert "mine starts" in worker.log
-    assert house.python("print(add.delay(1, 2).get(timeout=20))").strip() == "3"
+    assert house.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
     assert worker.stop() == 0
 
 

@@ -89,7 +89,6 @@ def warren(server: RabbitServer, house: House) -> Iterator[Warren]:
     server.remove_vhost(vhost)
 
 
-@pytest.mark.timeout(90)
 def test_tasks_run_with_their_retries_delays_and_times(warren: Warren) -> None:
     house = warren.house
     worker = house.worker("-c", "2")
@@ -107,7 +106,6 @@ def test_tasks_run_with_their_retries_delays_and_times(warren: Warren) -> None:
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(60)
 def test_a_process_that_sends_without_confirms_and_ends_has_sent_everything(warren: Warren) -> None:
     """RabbitMQ drops what it has read and not yet queued when a connection breaks off: good-bye has to be said."""
     unconfirmed = 'app.conf.broker_transport_options = {"confirm_publish": False}\n'
@@ -115,7 +113,6 @@ def test_a_process_that_sends_without_confirms_and_ends_has_sent_everything(warr
     assert warren.holds(5_000)
 
 
-@pytest.mark.timeout(90)
 def test_work_of_a_killed_worker_runs_elsewhere(warren: Warren) -> None:
     house = warren.house
     first = house.worker("-c", "2")
@@ -127,7 +124,6 @@ def test_work_of_a_killed_worker_runs_elsewhere(warren: Warren) -> None:
     house.until(lambda: warren.depth() == 0)
 
 
-@pytest.mark.timeout(60)
 def test_a_stopped_worker_gives_back_what_it_has_not_started(warren: Warren) -> None:
     house = warren.house
     worker = house.worker("-c", "1")
@@ -139,7 +135,6 @@ def test_a_stopped_worker_gives_back_what_it_has_not_started(warren: Warren) -> 
     assert warren.holds(len(ids) - done)
 
 
-@pytest.mark.timeout(90)
 def test_a_task_that_always_kills_its_process_is_set_aside(warren: Warren) -> None:
     house = warren.house
     worker = house.worker("-c", "2")
@@ -167,7 +162,6 @@ while True:
 """
 
 
-@pytest.mark.timeout(180)
 def test_nothing_accepted_is_lost_when_the_broker_is_killed(warren: Warren) -> None:
     house, server = warren.house, warren.server
     worker = house.worker("-c", "2")
@@ -186,7 +180,6 @@ def test_nothing_accepted_is_lost_when_the_broker_is_killed(warren: Warren) -> N
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(90)
 def test_connections_that_an_operator_closes_are_opened_again(warren: Warren) -> None:
     house = warren.house
     worker = house.worker("-c", "2")
@@ -200,7 +193,6 @@ def test_connections_that_an_operator_closes_are_opened_again(warren: Warren) ->
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(90)
 def test_a_queue_deleted_under_the_worker_is_declared_again(warren: Warren) -> None:
     house = warren.house
     worker = house.worker("-c", "2", "-Q", "celery,other")
@@ -214,7 +206,6 @@ def test_a_queue_deleted_under_the_worker_is_declared_again(warren: Warren) -> N
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(90)
 def test_a_permission_taken_away_stops_nothing_else(warren: Warren) -> None:
     house, server = warren.house, warren.server
     server.api("PUT", f"/users/{warren.vhost}", {"password": "secret", "tags": ""})
@@ -232,7 +223,6 @@ def test_a_permission_taken_away_stops_nothing_else(warren: Warren) -> None:
     assert worker.stop() == 0
 
 
-@pytest.mark.timeout(60)
 def test_a_queue_declared_otherwise_is_used_as_it_is(warren: Warren) -> None:
     house = warren.house
     warren.server.api(
@@ -246,7 +236,6 @@ def test_a_queue_declared_otherwise_is_used_as_it_is(warren: Warren) -> None:
     assert worker.stop(signal.SIGTERM) == 0
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -270,7 +259,6 @@ def test_wrong_settings_are_told_in_one_error(warren: Warren, spoil: Any, words:
     assert "mistaken" not in worker.log
 
 
-@pytest.mark.timeout(60)
 def test_a_closed_port_is_tried_again(warren: Warren) -> None:
     warren.house.extra["HOUSE_BROKER"] = "amqp://guest:secret@127.0.0.1:1//"
     worker = warren.house.worker("-c", "1", wait=0)

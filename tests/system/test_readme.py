@@ -55,8 +55,8 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, code: str) -> None:
         assert client.returncode == 0, client.stderr
         assert client.stdout.splitlines() == expected
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=30) == 0
+        assert worker.wait(timeout=60) == 0
     finally:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait(timeout=10)
+            worker.wait(timeout=60)

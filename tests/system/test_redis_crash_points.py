@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from celeriac.testing.servers import RedisServer
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 KILLER = '''
 
@@ -169,7 +169,7 @@ def test_a_worker_killed_at(fresh: House, private_redis: RedisServer, point: str
     house.extra = usual
     house.python(WORK)
     house.until(lambda: house.notes("struck"), 30, f"the worker came to {point}")
-    assert first.process.wait(30) == -9
+    assert first.process.wait(60) == -9
     second = house.worker("-c", "1")
     check(house, private_redis)
     assert second.stop() == 0

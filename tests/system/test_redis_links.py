@@ -567,7 +567,7 @@ def test_a_timeout_holds_on_a_server_that_hangs():
         app = Celeriac("hanging", broker="memory://", backend=silent.url())
         store = app.backend.store
         store.write([record("there")])
-        assert app.AsyncResult("there").get(timeout=30) is not None
+        assert app.AsyncResult("there").get(timeout=60) is not None
         silent.pause()
         try:
             for _ in range(3):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celeriac.transports.base import Delivery
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis.md"
 
 

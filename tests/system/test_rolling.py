@@ -35,7 +35,6 @@ for n in itertools.count():
 STOPS = 16
 
 
-@pytest.mark.timeout(300)
 def test_warm_stops_under_load_lose_and_double_nothing(house: House) -> None:
     dice = random.Random(50)
     house.settings["broker_lease"] = 5
@@ -52,9 +51,9 @@ def test_warm_stops_under_load_lose_and_double_nothing(house: House) -> None:
         stopped.append(leaver)
         workers.append(house.worker("-c", "2", "-P", dice.choice(pools), wait=0))
     (house.folder / "enough").touch()
-    assert producer.wait(20) == 0
+    assert producer.wait(60) == 0
     for worker in stopped:
-        assert worker.process.wait(40) in (0, -signal.SIGTERM), worker.log  # -15: told before it had begun
+        assert worker.process.wait(60) in (0, -signal.SIGTERM), worker.log  # -15: told before it had begun
     accepted = {words[1] for words in house.notes("ok")}
     assert len(accepted) > 10 * STOPS
     house.until(lambda: house.waiting() == 0, 90, "all is settled")

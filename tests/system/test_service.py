@@ -41,7 +41,7 @@ def break_code(house: House) -> None:
 
 
 def edition(house: House) -> str:
-    return house.python("print(app.send_task('house.edition').get(timeout=30))").strip()
+    return house.python("print(app.send_task('house.edition').get(timeout=60))").strip()
 
 
 def is_ready_again(house: House, worker: Worker, times: int) -> None:
@@ -87,7 +87,7 @@ def test_a_restart_waits_beyond_the_grace_until_it_is_told_to_end(house: House) 
     worker.wait_for("restart, as soon as what runs has ended", 30)
     worker.process.send_signal(signal.SIGTERM)
     worker.wait_for("warm shutdown, 0.5 s")
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert house.waiting() == 1, "and the task is kept"
 
 
@@ -100,7 +100,7 @@ def test_what_has_not_started_goes_back_at_once(house: House) -> None:
     worker.wait_for("warm shutdown")
     house.until(lambda: house.query("select count(*) from held") == [(1,)], 30, "only what runs is held")
     assert worker.process.poll() is None
-    assert worker.stop(signal.SIGQUIT, timeout=30) == 1
+    assert worker.stop(signal.SIGQUIT) == 1
     assert house.waiting() == 11
 
 
@@ -125,7 +125,7 @@ def test_term_can_mean_quit(house: House) -> None:
     worker = house.worker("-c", "1")
     house.python("mark.delay(1, seconds=120)")
     house.until(lambda: house.notes("start"))
-    assert worker.stop(signal.SIGTERM, timeout=30) == 1
+    assert worker.stop(signal.SIGTERM) == 1
     assert house.waiting() == 1
 
 
@@ -176,7 +176,7 @@ def test_a_detached_worker_is_ready_when_the_command_returns(house: House, is_go
         assert not is_gone(path)
         assert "celery@w1 ready." in log.read_text()
         assert log.stat().st_mode & 0o777 == 0o600
-        assert house.python("print(add.delay(1, 2).get(timeout=30))").strip() == "3"
+        assert house.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
         assert "succeeded" in log.read_text()
         for again in (house.celeriac(*command), house.celeriac(*command, "-D")):
             assert again.returncode == 73
@@ -214,7 +214,7 @@ def test_several_workers_are_started_restarted_and_stopped(house: House, is_gone
     again = house.celeriac(*nodes, "start", *options)
     assert again.returncode == 1
     assert f"runs already, process {pids[0]}" in again.stderr
-    assert house.python("print(add.delay(1, 2).get(timeout=30))").strip() == "3"
+    assert house.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
     restarted = house.celeriac(*nodes, "restart", *options)
     assert restarted.returncode == 0, restarted.stdout + restarted.stderr
     assert not set(pids) & {int(path.read_text()) for path in paths}

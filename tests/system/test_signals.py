@@ -61,7 +61,7 @@ def test_signals_reach_the_processes_they_belong_to(house: House) -> None:
 
     house.until(everything_happened, 30, "signals")
     os.kill(worker.process.pid, signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(60) == 0
     heard = {(name, int(pid) == worker.process.pid, *rest) for name, pid, *rest in lines()}
     in_child = {entry[0] for entry in heard if not entry[1]}
     in_parent = {entry[0] for entry in heard if entry[1]}

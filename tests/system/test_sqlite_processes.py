@@ -21,7 +21,7 @@ from celeriac.errors import BrokerFull
 from celeriac.transports.base import ACK, Delivery, Envelope, Outgoing, QueueSpec, Route, Settlement
 from celeriac.transports.sqlite import SqliteTransport
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 
 class Numbers:
@@ -114,7 +114,7 @@ def said(process: subprocess.Popen[str]) -> list[list[Any]]:
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
     process.stdout.close()
-    process.wait(30)
+    process.wait(60)
     found = []
     for line in lines:
         try:

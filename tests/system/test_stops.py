@@ -16,7 +16,7 @@ from scorecard.sites import SqliteSite
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import click
-import pytest
 
 from celeriac.worker.reload import baseline, changed, snapshot, wait_for_change
 
@@ -47,7 +46,6 @@ def test_what_was_saved_while_loading_has_changed(tmp_path: Path):
     ]
 
 
-@pytest.mark.timeout(60)
 def test_waiting_ends_with_a_change(tmp_path: Path):
     file = tmp_path / "app.py"
     file.write_text("a = 1")
