@@ -29,9 +29,9 @@ _numbers = count(1)
 class RabbitNumbers(Numbers):
     broker_transport_options: ClassVar[Mapping[str, Any]] = {}
     broker_use_ssl = False
-    broker_connection_timeout = 4.0
-    broker_publish_timeout = 10.0
-    broker_heartbeat = 10.0
+    broker_connection_timeout = 30.0
+    broker_publish_timeout = 60.0
+    broker_heartbeat = 60.0
     broker_login_method = None
     broker_failover_strategy = None
     broker_native_delayed_delivery_queue_type = "classic"

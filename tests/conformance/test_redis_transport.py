@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from celeriac.wire.result_record import ResultRecord
 
 
-class ShortLeases(Numbers):
-    """Time really passes."""
-
-    broker_lease = 1.5
+class RedisNumbers(Numbers):
     broker_transport_options: ClassVar[dict[str, Any]] = {}
     broker_use_ssl = False
-    broker_connection_timeout = 4.0
+    broker_connection_timeout = 30.0
     broker_pool_limit = 10
     result_compression = None
     result_expires = 60.0
@@ -66,18 +63,23 @@ def flushed(url: str) -> str:
     return url
 
 
+def numbers_for(request: pytest.FixtureRequest, numbers: type[RedisNumbers]) -> type[RedisNumbers]:
+    """With a short lease for the tests in which one ends, since time really passes."""
+    return type("Short", (numbers,), {"broker_lease": 1.5}) if "lease" in request.node.name.split("_") else numbers
+
+
 class TestRedis(TransportSuite):
     wrong_clocks = ((-10, False), (-10, True), (10, True))  # it goes by its own
 
     @pytest.fixture
-    def driver(self, server: RedisServer) -> TransportDriver:
-        return redis_driver(flushed(server.url()), ShortLeases)
+    def driver(self, server: RedisServer, request: pytest.FixtureRequest) -> TransportDriver:
+        return redis_driver(flushed(server.url()), numbers_for(request, RedisNumbers))
 
 
 @pytest.mark.parametrize("kind", ["fanout", "topic"])
 def test_what_is_no_message_is_handed_out_as_such(server: RedisServer, kind: str) -> None:
     """A channel is open to everybody: whoever listens counts it, and believes nothing of it."""
-    transport = RedisTransport(flushed(server.url()), ShortLeases, SYSTEM_CLOCK)
+    transport = RedisTransport(flushed(server.url()), RedisNumbers, SYSTEM_CLOCK)
     broadcast = transport.broadcast()
     ear = QueueSpec(name="ear", exchange="shouts", exchange_type=kind, routing_key="#", auto_delete=True)
     subscription = broadcast.subscribe(ear)
@@ -99,7 +101,7 @@ def test_what_is_no_message_is_handed_out_as_such(server: RedisServer, kind: str
     assert len(heard) == len(said)
 
 
-class Prefixed(ShortLeases):
+class Prefixed(RedisNumbers):
     """As on a cluster: everything under one hash tag."""
 
     broker_transport_options: ClassVar[dict[str, Any]] = {"global_keyprefix": "{house}:", "priority_steps": [0, 5]}
@@ -107,8 +109,8 @@ class Prefixed(ShortLeases):
 
 class TestRedisWithPrefix(TransportSuite):
     @pytest.fixture
-    def driver(self, server: RedisServer) -> TransportDriver:
-        return redis_driver(flushed(server.url()), Prefixed)
+    def driver(self, server: RedisServer, request: pytest.FixtureRequest) -> TransportDriver:
+        return redis_driver(flushed(server.url()), numbers_for(request, Prefixed))
 
     def test_the_more_urgent_goes_first(self) -> None:  # type: ignore[override]
         """Two steps here, and the suite asks for four levels."""

@@ -55,6 +55,15 @@ def mark(self, n, seconds=0.0):
     return n
 
 @app.task(bind=True)
+def gated(self, n=0):
+    """Runs until there is a file "gate"."""
+    note("start", self.request.id, os.getpid(), time.time())
+    while not os.path.exists("gate"):
+        time.sleep(0.02)
+    note("end", self.request.id, os.getpid(), time.time())
+    return n
+
+@app.task(bind=True)
 def die(self, how="kill"):
     note("start", self.request.id, os.getpid(), time.time())
     if how == "kill":
@@ -94,6 +103,8 @@ class House:
         self.folder = folder
         self.file = folder / "house.sqlite3"
         self.journal = folder / "journal.txt"
+        #: while it is not there, tasks ``gated`` run on
+        self.gate = folder / "gate"
         self.settings: dict[str, Any] = {}
         #: more environment variables, for the processes started next
         self.extra: dict[str, str] = {}

@@ -225,7 +225,7 @@ def test_the_command_line(house: House) -> None:
 
     def shown(*words: str) -> str:
         """To those who have answered in time."""
-        return house.celeriac("-A", "house", *words, "-t", "2").stdout
+        return house.celeriac("-A", "house", *words, "-t", "1").stdout
 
     def at_work() -> list[tuple[Any, ...]]:
         return [(row["worker"], row["pid"], row["slots"]) for row in json.loads(shown("status", "-j"))["workers"]]

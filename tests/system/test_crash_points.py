@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 KILLER = '''
-
-@app.task(bind=True)
-def gated(self, n):
-    note("start", self.request.id, os.getpid(), time.time())
-    while not os.path.exists("gate"):
-        time.sleep(0.02)
-    note("end", self.request.id, os.getpid(), time.time())
-
 def kill_at(place, nth, when):
     """Kill this process right before or after the nth call of ``module:Class.function`` from when it was armed."""
     import importlib
@@ -244,12 +236,11 @@ LEAVING_POINTS = [
 def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int) -> None:
     points = [(place, nth, "before"), (place, nth, "after")]
     shots = Range(house, points)
-    gate = house.folder / "gate"
     house.settings["worker_prefetch_multiplier"] = 4
     worker = shots.worker()
     before: Counter[str] = Counter()
     for point in points:
-        gate.unlink(missing_ok=True)
+        house.gate.unlink(missing_ok=True)
         started = len(house.notes("start"))
         house.python("[note('ok', gated.delay(n).id) for n in range(12)]")
         house.until(lambda started=started: len(house.notes("start")) > started)
@@ -259,7 +250,7 @@ def test_a_worker_killed_while_it_stops_at(house: House, place: str, nth: int) -
         # one runs, the others are to be given back before it ends and they could run, too
         gone = worker.process.poll
         house.until(lambda gone=gone: gone() is not None or house.query("select count(*) from held") <= [(1,)])
-        gate.touch()
+        house.gate.touch()
         assert worker.process.wait(60) == -9, point
         worker = shots.worker()
         check(house, point)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: House) -> None:
     house.settings["broker_lease"] = 2
     sleeper = house.worker("-c", "1")
-    task = house.python("print(mark.delay(1, seconds=3.0).id)").strip()
+    task = house.python("print(gated.delay().id)").strip()
     house.until(lambda: house.notes("start"))
     family = [sleeper.pid, *sleeper.children()]
     for pid in family:
@@ -32,6 +32,7 @@ def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: Ho
     house.until(lambda: len(house.notes("start")) == 2, 15, "the other worker has taken over")
     for pid in family:
         os.kill(pid, signal.SIGCONT)
+    house.gate.touch()
     house.until(lambda: len(house.notes("end")) == 2, 15, "both have ended")
     house.until(lambda: house.waiting() == 0, 15)
     assert house.states() == {task: "SUCCESS"}
@@ -44,15 +45,17 @@ def test_a_worker_that_was_stopped_longer_than_its_lease_is_fenced_off(house: Ho
 
 def test_a_locked_file_does_not_make_a_running_task_run_twice(house: House) -> None:
     """The session breaks, but the messages of what runs stay with this worker."""
-    house.settings["broker_lease"] = 18
+    house.settings["broker_lease"] = 24
     first, second = house.worker("-c", "1"), house.worker("-c", "1")
-    house.python("mark.delay(1, seconds=15.0)")
+    house.python("gated.delay()")
     house.until(lambda: house.notes("start"))
     with closing(sqlite3.connect(house.file, isolation_level=None, timeout=30)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         # the first renewal is tried after a third of the lease, and gives up after 5 seconds
         house.until(lambda: all("broker lost" in worker.log for worker in (first, second)), 30)
         connection.execute("ROLLBACK")
+    house.until(lambda: all("broker is back" in worker.log for worker in (first, second)), 30)
+    house.gate.touch()
     house.until(lambda: house.notes("end"), 30)
     house.until(lambda: house.waiting() == 0)
     assert len(house.notes("start")) == 1, first.log + second.log
@@ -99,7 +102,7 @@ def test_two_interrupts_end_a_hanging_task(house: House, is_alive: Callable[[int
     worker.wait_for("warm")
     worker.process.send_signal(signal.SIGINT)
     assert worker.process.wait(60) == 1
-    house.until(lambda: not any(map(is_alive, family)), 5)
+    house.until(lambda: not any(map(is_alive, family)), 20)
     assert house.waiting() == 1
     assert house.query("select attempts from ready") == [(0,)]
 

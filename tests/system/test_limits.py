@@ -102,12 +102,12 @@ def test_what_waits_is_shown(limited: House) -> None:
     worker = house.worker("-c", "4", "-n", "w1@house")
     house.python("""
 for number in range(3):
-    work.delay("acme", 30.0)
+    work.delay("acme", 600.0)
 """)
     worker.wait_for("limit task/house.work|0|acme|c is reached")
 
     def ask(what: str) -> Any:
-        said = house.celeriac("-A", "house", "inspect", what, "-d", "w1@house", "-t", "10", "-j")
+        said = house.celeriac("-A", "house", "inspect", what, "-d", "w1@house", "-t", "60", "-j")
         return json.loads(said.stdout)["w1@house"]
 
     (key,) = ask("limits")
@@ -118,12 +118,12 @@ for number in range(3):
 
     # changed while it runs, for workers that start later, too, and given back to the code
     def control(*words: str) -> str:
-        said = house.celeriac("-A", "house", "control", "-t", "10", "-d", "w1@house", *words)
+        said = house.celeriac("-A", "house", "control", "-t", "60", "-d", "w1@house", *words)
         assert said.returncode == 0, said.stdout + said.stderr
         return said.stdout
 
     def declared(node: str = "w1@house") -> dict[str, Any]:
-        found = app.control.inspect(node, timeout=20.0, limit=1).declared_limits()
+        found = app.control.inspect(node, timeout=60.0, limit=1).declared_limits()
         return {one["limit"]: one for one in found}["task/house.work#0"]
 
     app = Celeriac("house", broker=f"sqlite:///{house.file}", set_as_current=False)

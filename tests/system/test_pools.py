@@ -52,6 +52,16 @@ def spin(seconds):
     while time.monotonic() < end:
         pass
     return "spun"
+
+together = 0
+
+@app.task
+def meet(number):
+    """Ends when so many of them run in this process."""
+    global together
+    together += 1
+    while together < number:
+        time.sleep(0.01)
 '''
 
 
@@ -65,16 +75,9 @@ def rich_house(house: House) -> House:
 @pytest.mark.parametrize("pool", GREEN)
 def test_waiting_tasks_run_side_by_side(rich_house: House, pool: str) -> None:
     house = rich_house
-    house.python("for n in range(500): mark.delay(n, 0.05)")
+    house.python("for n in range(500): meet.delay(100)")
     worker = house.worker("-P", pool, "-c", "100", "--children", "1")
-    house.until(lambda: len(house.states()) == 500, 60.0)
-    starts = sorted(float(words[3]) for words in house.notes("start"))
-    ends = {words[1]: float(words[3]) for words in house.notes("end")}
-    assert len(ends) == 500
-    assert max(ends.values()) - starts[0] < 12.5  # one after another: 25 s
-    begun = {words[1]: float(words[3]) for words in house.notes("start")}
-    middle = sorted(begun.values())[250]
-    assert sum(begun[task] <= middle < ends[task] for task in ends) > 20  # at the same moment
+    house.until(lambda: list(house.states().values()).count("SUCCESS") == 500, 60.0)
     assert worker.stop() == 0
 
 
@@ -92,11 +95,13 @@ def test_limits_hold(rich_house: House, pool: str) -> None:
     assert [house.states()[task] for task in ids] == ["SUCCESS", "FAILURE", "FAILURE"]
     [before] = {words[2] for words in house.notes("start")} or {""}
     assert before == ""
-    [stubborn, neighbour] = house.python(
-        "print(stubborn.apply_async(time_limit=1.0).id); print(mark.apply_async((1, 6.0)).id)"
-    ).split()
+    neighbour = house.python("print(gated.delay().id)").strip()
+    house.until(lambda: len(house.notes("start")) == 1)
+    stubborn = house.python("print(stubborn.apply_async(time_limit=1.0).id)").strip()
+    house.until(lambda: len([words for words in house.notes("start") if words[1] == neighbour]) == 2, 60.0)
+    house.gate.touch()
     house.until(lambda: house.states().get(neighbour) == "SUCCESS", 60.0)
-    house.until(lambda: stubborn in house.states(), 10.0)
+    house.until(lambda: stubborn in house.states())
     assert house.states()[stubborn] == "FAILURE"
     assert len([words for words in house.notes("start") if words[1] == neighbour]) == 2
     assert worker.stop() == 0, worker.log
@@ -110,8 +115,8 @@ def test_nothing_is_lost_when_stopped_under_load(rich_house: House, pool: str) -
     house.python(f"for n in range({total}): mark.delay(n, 0.05)")
     for number in range(rounds):
         worker = house.worker("-P", pool, "-c", "20", "--children", "2")
-        seen = len(house.notes("end"))
-        house.until(lambda seen=seen: len(house.notes("end")) > seen + chance.randrange(60), 30.0)
+        wanted = min(len(house.notes("end")) + chance.randrange(60), total - 1)  # all, where this process was slow
+        house.until(lambda wanted=wanted: len(house.notes("end")) > wanted, 30.0)
         if number % 3 == 2:
             worker.kill()
         else:
@@ -128,10 +133,11 @@ def test_the_pool_is_sized_by_need(rich_house: House, is_alive: Callable[[int], 
     house.extra["AUTOSCALE_KEEPALIVE"] = "1"
     worker = house.worker("--autoscale", "6,2")
     assert "concurrency: {min=2, max=6}" in worker.log
-    house.python("for n in range(60): mark.delay(n, 0.3)")
+    house.python("for n in range(60): gated.delay(n)")
     worker.wait_for("to 6 processes (autoscale)")
+    house.until(lambda: len({words[2] for words in house.notes("start")}) == 6, what="each has begun one")
+    house.gate.touch()
     house.until(lambda: len(house.states()) == 60, 60.0)
-    assert len({words[2] for words in house.notes("start")}) >= 6
     worker.wait_for("to 2 processes (autoscale)", 30.0)
     house.until(lambda: sum(map(is_alive, worker.children())) == 3, 20.0)  # the nursery and two
     assert worker.stop() == 0
@@ -141,10 +147,10 @@ def test_the_pool_changes_by_remote_control(rich_house: House) -> None:
     house = rich_house
     with (house.folder / "house.py").open("a") as file:
         file.write("\napp.conf.worker_pool_restarts = True\n@app.task\ndef version(): return 1\n")
-    worker = house.worker("-c", "1")
+    worker = house.worker("-c", "1", "-n", "w1@house")
 
     def control(*words: str) -> str:
-        done = house.celeriac("-A", "house", "control", "--timeout", "3", *words)
+        done = house.celeriac("-A", "house", "control", "--timeout", "60", "-d", "w1@house", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -156,7 +162,7 @@ def test_the_pool_changes_by_remote_control(rich_house: House) -> None:
     assert house.python(code).strip() == "1"
     text = (house.folder / "house.py").read_text()
     (house.folder / "house.py").write_text(text.replace("def version(): return 1", "def version(): return 2222"))
-    house.python("print(app.control.pool_restart(reload=True, reply=True, timeout=3))")
+    house.python("print(app.control.pool_restart(reload=True, reply=True, timeout=60, destination=['w1@house']))")
     house.until(lambda: house.python(code).strip() == "2222", 30.0)
     assert worker.stop() == 0
 
@@ -172,7 +178,7 @@ def test_a_crew_by_its_path_works_as_the_page_says(rich_house: House) -> None:
     ids = house.python("for n in range(20): print(add.delay(n, 1).id)").split()
     house.until(lambda: len(house.states()) == 20)
     assert set(ids) == set(house.states())
-    assert "attempts so far" in worker.log
+    worker.wait_for("attempts so far")
     assert worker.stop() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,9 @@ def hang(request, **_):
 """
 BUSY = """
 @app.task(bind=True)
-def spin(self, seconds):
+def spin(self):
     note("start", self.request.id, os.getpid(), time.time())
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    while not os.path.exists("gate"):
         pass
 """
 
@@ -46,7 +46,7 @@ class Probed:
 
     def ask(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -81,12 +81,16 @@ def test_every_pool_answers(house: House, pool: str):
 def test_a_busy_worker_is_live_and_a_hanging_pool_is_not(house: House):
     (house.folder / "house.py").write_text((house.folder / "house.py").read_text() + BUSY)
     probed = Probed(house, "-c", "2", worker_probe_patience=4.0)
-    house.python("for n in range(2): spin.delay(7)\nfor n in range(50): mark.delay(n)")
+    house.python("for n in range(2): spin.delay()\nfor n in range(50): mark.delay(n)")
     house.until(lambda: len(house.notes("start")) == 2)
-    answers = set()
-    while len(house.notes("start")) < 10:  # they spin for longer than the patience, and the others wait
+    answers, began = set(), time.monotonic()
+    while time.monotonic() - began < 6 or len(answers) < 2:  # longer than the patience, and the others wait
         answers |= {probed.ask("/live"), probed.ask("/ready")}
-    assert answers == {(200, "live\n"), (200, "ready\n")}
+    assert len(house.notes("start")) == 2
+    assert {(200, "live\n"), (200, "ready\n")} <= answers
+    # on a machine that stalls, the worker's own loop may have stood still for that long
+    assert not [text for _, text in answers if "pool" in text]
+    house.gate.touch()
     house.until(lambda: len(house.notes("end")) == 50)
     pool = [pid for pid in probed.worker.children() if _is_child_of_the_pool(pid)]
     assert len(pool) == 2
@@ -112,7 +116,7 @@ def _is_child_of_the_pool(pid: int) -> bool:
 def test_a_worker_whose_loop_stands_still_says_so(house: House):
     (house.folder / "house.py").write_text((house.folder / "house.py").read_text() + STUCK)
     probed = Probed(house, "-c", "1", worker_probe_patience=1.0)
-    assert probed.ask("/live") == (200, "live\n")
+    probed.until("/live", 200)
     house.python("boom.delay()")
     probed.until("/live", 503, "not live: the event loop has stood still for")
     probed.until("/ready", 503, "the event loop has stood still")

@@ -43,7 +43,7 @@ class Place:
         return worker
 
     def revoked_at(self, node: str) -> list[str]:
-        found = self.app.control.inspect(node, timeout=5.0).revoked()
+        found = self.app.control.inspect(node, timeout=60.0).revoked()
         return list(found or ())
 
     def until_told(self, node: str, *ids: str) -> None:
@@ -119,7 +119,7 @@ def test_what_a_worker_heard_outlives_it(make_place: Callable[..., Place], broke
     registry = app.revocations
     assert registry is not None
     said = {"task_id": ["doomed", "other"], "terminate": False, "signal": "SIGTERM"}
-    app.control.broadcast("revoke", said, ["w1@house"], reply=True, timeout=20.0)
+    app.control.broadcast("revoke", said, ["w1@house"], reply=True, timeout=60.0)
     house.until(lambda: len(registry.read_revocations(0, 10).standing) == 2, what="it is written down")
     worker.kill()
     app.send_task("house.mark", (1,), task_id="doomed")
@@ -131,11 +131,11 @@ def test_what_a_worker_heard_outlives_it(make_place: Callable[..., Place], broke
     assert place.started() == {last.id}
     assert set(place.revoked_at("w2@house")) == {"doomed", "other"}
     # taken back: for a worker that lives, and, as nobody else would tell, for one that starts later
-    app.control.revoke_by_stamped_headers({"customer": ["1", "2"]}, reply=True, timeout=20.0, limit=1)
+    app.control.revoke_by_stamped_headers({"customer": ["1", "2"]}, reply=True, timeout=60.0, limit=1)
     app.control.unrevoke_by_stamped_headers({"customer": "1"})
-    app.control.unrevoke(["doomed"], reply=True, timeout=20.0, limit=1)
+    app.control.unrevoke(["doomed"], reply=True, timeout=60.0, limit=1)
     assert place.revoked_at("w2@house") == ["other"]
-    stamped = app.control.inspect("w2@house", timeout=5.0)
+    stamped = app.control.inspect("w2@house", timeout=60.0)
     house.until(lambda: stamped.revoked_stamps() == {"customer": ["2"]})
     assert app.send_task("house.mark", (3,), **stamps("1")).get(timeout=60) == 3
     app.AsyncResult("doomed").forget()
@@ -146,10 +146,10 @@ def test_a_worker_that_did_not_hear_of_it_reads_it(make_place: Callable[..., Pla
     place = make_place("sqlite")
     app, house = place.app, place.house
     worker = place.worker("w1@house", "-c", "2", "--prefetch-multiplier", "4")
-    runs, stays = (app.send_task("house.mark", (n, 60)) for n in range(2))
+    runs, stays = (app.send_task("house.mark", (n, 600)) for n in range(2))
     house.until(lambda: len(house.notes("start")) == 2)
     waits = app.send_task("house.mark", (3,))
-    house.until(lambda: app.control.inspect("w1@house", timeout=5.0).reserved())
+    house.until(lambda: app.control.inspect("w1@house", timeout=60.0).reserved())
     assert app.revocations is not None
     app.revocations.add_revocations(
         [Revocation(runs.id, "", "SIGTERM"), Revocation(waits.id), Revocation(stays.id)], 600.0
@@ -157,7 +157,7 @@ def test_a_worker_that_did_not_hear_of_it_reads_it(make_place: Callable[..., Pla
     for task in (runs, waits):
         with pytest.raises(TaskRevokedError):
             task.get(timeout=60)
-    assert [task["id"] for task in app.control.inspect("w1@house", timeout=5.0).active()] == [stays.id]
+    assert [task["id"] for task in app.control.inspect("w1@house", timeout=60.0).active()] == [stays.id]
     app.control.terminate(stays.id)
     with pytest.raises(TaskRevokedError):
         stays.get(timeout=60)
@@ -187,11 +187,11 @@ def test_a_revoked_task_is_marked_at_once(make_place: Callable[..., Place]) -> N
     for task_id, status in (("begun", "STARTED"), ("own", "PROGRESS"), ("done", "FAILURE"), ("again", "RETRY")):
         store.write([encode_record(task_id=task_id, status=status, result=ValueError("x"), date_done=None)])
     worker = place.worker("w1@house")
-    running = app.send_task("house.mark", (1, 60))
+    running = app.send_task("house.mark", (1, 600))
     house.until(lambda: house.notes("start"))
     far = app.send_task("house.mark", (1,), countdown=3600)
     ids = ["begun", "own", "done", "again", "unknown", running.id, far.id]
-    app.control.revoke(ids, reply=True, timeout=20.0, limit=1)
+    app.control.revoke(ids, reply=True, timeout=60.0, limit=1)
     states = {task_id: app.AsyncResult(task_id).state for task_id in ids}
     assert states == {
         "begun": "STARTED", "own": "PROGRESS", "done": "FAILURE", "again": "REVOKED", "unknown": "REVOKED",
@@ -224,14 +224,14 @@ def test_every_pool_drops_what_waits_and_ends_what_runs(make_place: Callable[...
 @app.task(bind=True)
 def steps(self):
     note("start", self.request.id, os.getpid(), time.time())
-    for _ in range(6000):
+    for _ in range(60000):
         time.sleep(0.01)
 
 @app.task(bind=True)
 async def waits(self):
     import asyncio
     note("start", self.request.id, os.getpid(), time.time())
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 """)
     name = "house.waits" if pool == "asyncio" else "house.steps"
     first = app.send_task(name, **stamps("1"))
@@ -269,7 +269,7 @@ def test_neighbours_tell_where_nobody_keeps_it(make_place: Callable[..., Place])
     app, house = place.app, place.house
     assert app.revocations is None
     first = place.worker("w1@house")
-    app.control.revoke("doomed", reply=True, timeout=20.0, limit=1)
+    app.control.revoke("doomed", reply=True, timeout=60.0, limit=1)
     place.until_told("w1@house", "doomed")
     state = house.folder / "w2.state"
     for _ in range(10):

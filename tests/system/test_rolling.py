@@ -37,7 +37,6 @@ STOPS = 16
 
 def test_warm_stops_under_load_lose_and_double_nothing(house: House) -> None:
     dice = random.Random(50)
-    house.settings["broker_lease"] = 5
     pools = ["prefork", "prefork", "threads", "asyncio"]
     workers: list[Worker] = [house.worker("-c", "2", "-P", pool) for pool in pools[:3]]
     producer = house.start("-c", "from house import *\n" + PRODUCER)

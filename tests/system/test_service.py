@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -156,7 +157,7 @@ def is_gone(is_alive: Callable[[int], bool]) -> Iterator[Callable[[Path], bool]]
     seen: set[int] = set()
 
     def gone(path: Path) -> bool:
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError):  # it is removed at any moment
             seen.add(int(path.read_text()))
         return not any(map(is_alive, seen))
 
@@ -177,7 +178,7 @@ def test_a_detached_worker_is_ready_when_the_command_returns(house: House, is_go
         assert "celery@w1 ready." in log.read_text()
         assert log.stat().st_mode & 0o777 == 0o600
         assert house.python("print(add.delay(1, 2).get(timeout=60))").strip() == "3"
-        assert "succeeded" in log.read_text()
+        house.until(lambda: "succeeded" in log.read_text())
         for again in (house.celeriac(*command), house.celeriac(*command, "-D")):
             assert again.returncode == 73
             assert "is held by process" in again.stderr

@@ -44,9 +44,10 @@ from celeriac.transports.base import (
 from celeriac.wire.result_record import ResultRecord, encode_record
 
 T = TypeVar("T")
+Advance = Callable[[float], None]
 
 #: seconds that one test may take
-DEADLINE = 30.0
+DEADLINE = 120.0
 _numbers = count(1)
 
 
@@ -154,8 +155,25 @@ def hear(subscription: Subscription, wanted: int) -> list[Heard]:
     return found
 
 
+async def in_time(driver: TransportDriver, queue: str, scenario: Callable[[str, Advance], Awaitable[None]]) -> None:
+    """Do this, and again with another queue where this machine took so long that leases may really have ended."""
+    for attempt in count(1):
+        began, passed = time.monotonic(), 0.0
+
+        def advance(seconds: float) -> None:
+            nonlocal passed
+            passed += seconds
+            driver.advance(seconds)
+
+        try:
+            return await scenario(f"{queue}-{attempt}", advance)
+        except AssertionError:
+            if attempt == 5 or time.monotonic() - began - passed < driver.lease * 0.3:
+                raise
+
+
 def soon() -> float:
-    return time.monotonic() + 10
+    return time.monotonic() + 60
 
 
 class TransportSuite:
@@ -174,7 +192,7 @@ class TransportSuite:
     @pytest.fixture
     def publish(self, transport: Transport) -> Any:
         publisher: Publisher = transport.publisher()
-        yield lambda *batch: publisher.publish(batch, time.monotonic() + 10)
+        yield lambda *batch: publisher.publish(batch, soon())
         publisher.close()
 
     @pytest.fixture
@@ -452,14 +470,14 @@ class TransportSuite:
         if not transport.capabilities.leases:
             pytest.skip("no leases")
 
-        async def scenario() -> None:
+        async def scenario(queue: str, advance: Advance) -> None:
             async with consuming(queue) as gone, consuming(queue) as heir:
                 publish(*numbered(queue, range(4)))
                 held = await receive_all(gone, 2)
                 if driver.cut_off is not None:
                     driver.cut_off(gone)
                 else:
-                    driver.advance(driver.lease + 0.5)
+                    advance(driver.lease + 0.5)
                 found = await receive_all(heir, 4)
                 assert sorted(numbers_of(found)) == [0, 1, 2, 3]
                 if transport.capabilities.ordered:
@@ -475,7 +493,7 @@ class TransportSuite:
                 assert not await heir.renew([delivery.receipt for delivery in found])
                 await acknowledge(heir, found)
 
-        run(scenario())
+        run(in_time(driver, queue, scenario))
 
     def test_renewing_keeps_the_lease(
         self, driver: TransportDriver, transport: Transport, publish: Any, consuming: Any, queue: str
@@ -485,23 +503,23 @@ class TransportSuite:
         if driver.cut_off is not None:
             pytest.skip("leases do not run out by themselves")
 
-        async def scenario() -> None:
+        async def scenario(queue: str, advance: Advance) -> None:
             async with consuming(queue) as consumer, consuming(queue) as other:
                 publish(*numbered(queue, range(2)))
                 kept, dropped = await receive_all(consumer, 2)
                 for _ in range(3):
-                    driver.advance(driver.lease * 0.6)
+                    advance(driver.lease * 0.6)
                     assert not await consumer.renew([kept.receipt])
                 (found,) = await receive_all(other, 1)
                 assert found.envelope.body == dropped.envelope.body
                 assert not await other.receive(1, 0)
                 await acknowledge(consumer, [kept])
-                driver.advance(driver.lease * 0.6)
+                advance(driver.lease * 0.6)
                 await acknowledge(other, [found])
-                driver.advance(driver.lease * 2)
+                advance(driver.lease * 2)
                 assert not await consumer.receive(1, 0)
 
-        run(scenario())
+        run(in_time(driver, queue, scenario))
 
     # ── time and priority ────────────────────────────────────────────────────────────────────────────────────
 
@@ -518,19 +536,25 @@ class TransportSuite:
                 # a broker may keep delays only for consumers that it knows
                 assert not await consumer.receive(1, 0)
                 now = driver.time()
-                publish(
-                    *numbered(queue, [3], not_before=now + 2 * minute),
-                    *numbered(queue, [2], not_before=now + minute),
-                    *numbered(queue, [1], not_before=now - minute),
-                )
+                due = {1: now - minute, 2: now + minute, 3: now + 2 * minute}
+                publish(*(one for number in (3, 2, 1) for one in numbered(queue, [number], not_before=due[number])))
+                found: list[int] = []
+
+                async def receive(wait: float) -> None:
+                    deliveries = await consumer.receive(1, wait)
+                    for number in numbers_of(deliveries):
+                        assert driver.time() >= due[number] - transport.capabilities.delay_resolution
+                        found.append(number)
+                    await acknowledge(consumer, deliveries)
+
                 for number, later in ((1, 1.02 * minute), (2, minute), (3, 0.0)):
-                    found = await receive_all(consumer, 1)
-                    assert numbers_of(found) == [number]
-                    await acknowledge(consumer, found)
-                    assert not await consumer.receive(5, 0)
+                    while number not in found:
+                        await receive(0.5)
+                    await receive(0)
                     if driver.depth_counts_delayed:
-                        assert admin.depth(queue) == 3 - number
+                        assert admin.depth(queue) == 3 - len(found)
                     driver.advance(later)
+                assert found == [1, 2, 3]
 
         run(scenario())
 
@@ -561,11 +585,13 @@ class TransportSuite:
             async with consuming(queue) as consumer:
                 publish(message(queue))
                 (found,) = await receive_all(consumer, 1)
-                parked = Park(until=driver.time() + driver.minute, count_attempt=True)
+                due = driver.time() + driver.minute
+                parked = Park(until=due, count_attempt=True)
                 assert not await consumer.settle([Settlement(found.receipt, parked)])
-                assert not await consumer.receive(1, 0)
+                early = await consumer.receive(1, 0)
+                assert not early or driver.time() >= due - transport.capabilities.delay_resolution
                 driver.advance(1.02 * driver.minute)
-                (again,) = await receive_all(consumer, 1)
+                (again,) = early or await receive_all(consumer, 1)
                 if transport.capabilities.counts_attempts:
                     assert again.attempt == 1
 
@@ -772,7 +798,7 @@ class TransportSuite:
         subscription = broadcast.subscribe(ear(queue, "fanout", "one"))
         before = time.monotonic()
         assert not subscription.receive(1, 0.05)
-        assert 0.04 < time.monotonic() - before < DEADLINE / 2
+        assert time.monotonic() - before > 0.04
 
         heard: Queue[Sequence[Heard]] = Queue()
         listening = threading.Thread(target=lambda: heard.put(subscription.receive(1, DEADLINE)), daemon=True)
@@ -787,7 +813,7 @@ class TransportSuite:
         while heard.empty() and time.monotonic() < interrupting:  # an interrupt before the wait may end nothing
             subscription.interrupt()
             waiting.join(0.01)
-        assert list(heard.get(timeout=1)) == []
+        assert list(heard.get(timeout=DEADLINE / 2)) == []
         subscription.close()
         other.close()
 

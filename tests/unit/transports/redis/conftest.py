@@ -25,9 +25,9 @@ class Settings:
 
     broker_transport_options: dict[str, Any] = {}  # noqa: RUF012 - replaced, not changed
     broker_use_ssl = False
-    broker_connection_timeout = 4.0
+    broker_connection_timeout = 30.0
     broker_pool_limit = 10
-    broker_lease = 1.2
+    broker_lease = 30.0
     broker_max_message_bytes = 8 << 20
     task_dead_letter_expires = 3600.0
     result_serializer = "json"
@@ -65,7 +65,7 @@ class Bench:
     def publish(self, *batch: Outgoing, transport: RedisTransport | None = None) -> None:
         publisher = (transport or self.transport()).publisher()
         try:
-            publisher.publish(batch, time.monotonic() + 10)
+            publisher.publish(batch, time.monotonic() + 60)
         finally:
             publisher.close()
 
@@ -102,7 +102,7 @@ def bench(server: RedisServer) -> Iterator[Bench]:
 
 @pytest.fixture
 def receive_all() -> Callable[[OnLoop, int], list[Delivery]]:
-    def receive(consumer: OnLoop, wanted: int, patience: float = 10.0) -> list[Delivery]:
+    def receive(consumer: OnLoop, wanted: int, patience: float = 60.0) -> list[Delivery]:
         found: list[Delivery] = []
         ends = time.monotonic() + patience
         while len(found) < wanted:
