@@ -28,7 +28,7 @@ CELERY_PYTHON = os.environ.get("CELERIAC_INTEROP_PYTHON")
 PARTY = Path(__file__).parent / "party"
 CELERY, OURS = "celery", "celeriac"
 #: seconds for whatever ought to happen at once
-SOON = 45.0
+SOON = 90.0
 
 #: (who sends, who runs). With INTEROP_PARTIES=celery Celery takes both parts: a test that fails then is wrong itself.
 DIRECTIONS = [(CELERY, OURS), (OURS, CELERY)]
@@ -54,7 +54,10 @@ class Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self._log = ProcessLog(self.process)
-        self.lines = self._log.lines
+
+    @property
+    def lines(self) -> list[str]:
+        return self._log.all_of_it()
 
     @property
     def log(self) -> str:
@@ -72,7 +75,7 @@ class Process:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def end(self) -> None:
         self.kill()
@@ -114,7 +117,7 @@ class Producer(Process):
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"number": number, "do": do, "settings": settings, **order}) + "\n")
         self.process.stdin.flush()
-        reply = json.loads(self.wait_for(f'{{"number": {number},', 50.0, start))
+        reply = json.loads(self.wait_for(f'{{"number": {number},', 2 * SOON, start))
         if "error" in reply:
             raise PartyError(self.side, reply)
         return reply["answer"]
@@ -173,7 +176,7 @@ class Place:
         made = Process(side, [*words, *options], {**self.settings, **settings}, self.journal)
         self.workers.append(made)
         if wait:
-            made.wait_for(" ready", 30.0)
+            made.wait_for(" ready")
         return made
 
     def celeriac(self, *words: str) -> str:
@@ -195,9 +198,14 @@ class Place:
         found: list[str] = self.ask(side, "send", settings, calls=calls)
         return found
 
-    def get(self, side: str, ids: Sequence[str], timeout: float = SOON, **settings: Any) -> list[dict[str, Any]]:
+    def get(
+        self, side: str, ids: Sequence[str], timeout: float = SOON, *, may_lack: bool = False, **settings: Any
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """What ``side`` reads as their outcomes."""
         found: list[dict[str, Any]] = self.ask(side, "get", settings, ids=list(ids), within=timeout)
+        late = [outcome["id"] for outcome in found if "timeout" in outcome]
+        if late and not may_lack:
+            pytest.fail(f"no outcome of {late} within {timeout} s\n{self.seen}")
         return found
 
     def run(self, side: str, *calls: dict[str, Any], timeout: float = SOON, **settings: Any) -> list[dict[str, Any]]:
@@ -213,13 +221,17 @@ class Place:
         lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
         return [line for line in lines if line[0] == kind and (not ids or line[1] in ids)]
 
+    @property
+    def seen(self) -> str:
+        """The ends of the journal and of every worker's log."""
+        logs = "\n\n".join(f"── {worker.side}\n{worker.log}" for worker in self.workers)
+        return f"journal:\n{self.journal.read_text()[-2000:] if self.journal.exists() else '(none)'}\n{logs}"
+
     def until(self, holds: Callable[[], object], what: str = "", timeout: float = SOON) -> None:
         ends = time.monotonic() + timeout
         while not holds():
             if time.monotonic() > ends:
-                logs = "\n\n".join(f"── {worker.side}\n{worker.log}" for worker in self.workers)
-                journal = self.journal.read_text()[-2000:] if self.journal.exists() else "(none)"
-                pytest.fail(f"not within {timeout} s: {what or holds}\njournal:\n{journal}\n{logs}")
+                pytest.fail(f"not within {timeout} s: {what or holds}\n{self.seen}")
             time.sleep(0.02)
 
     def queue(self, name: str) -> dict[str, Any]:
@@ -287,7 +299,7 @@ class Servers:
             self._fleets[key] = made
             options = [("-Q", queue) for queue in queues] or [()] * len(sides)
             for worker in [made.worker(side, *words, wait=False) for side, words in zip(sides, options, strict=True)]:
-                worker.wait_for(" ready", 30.0)
+                worker.wait_for(" ready")
         return self._fleets[key]
 
     def end(self) -> None:

@@ -94,16 +94,17 @@ def test_time_is_kept(fleet: Place, direction: Direction) -> None:
     began = time.time()
     sent = [fleet.send(producer, *calls, task_protocol=protocol) for protocol in (1, 2)]
     for ids in sent:
-        outcomes = fleet.get(producer, ids)
-        if fleet.broker == "rabbitmq" and outcomes[5]["state"] == "PENDING":
-            # it has no time to live: the broker itself drops it when no consumer takes it that instant
-            del outcomes[5]
+        outcomes = fleet.get(producer, [*ids[:5], *ids[6:]])
+        (expired,) = fleet.get(producer, ids[5:6], 5.0, may_lack=fleet.broker == "rabbitmq")
+        if "timeout" not in expired:
+            # else it had no time to live: the broker itself drops it when no consumer takes it that instant
+            outcomes.append(expired)
         late = len(outcomes) - 5
         assert [found["state"] for found in outcomes] == ["SUCCESS"] * 5 + ["REVOKED"] * late
         assert [found["error"] for found in outcomes[5:]] == ["celery.exceptions.TaskRevokedError"] * late
         for task_id in ids[:2]:
             ((*_, at),) = fleet.notes("mark", task_id)
-            assert began + 1.3 <= at < began + 20.0
+            assert at >= began + 1.3
         assert [note[2] for note in fleet.notes("try", ids[4])] == [0, 1]
         assert {note[1] for note in fleet.notes("mark", *ids)} == set(ids[:4])
 
@@ -158,8 +159,8 @@ def test_started_and_states_of_ones_own(fleet: Place, direction: Direction) -> N
     tracked, own = fleet.send(
         producer, call("tracked", str(flag)), call("wait", str(flag), kwargs={"state": "PROGRESS"})
     )
-    started = fleet.ask(producer, "until", id=tracked, state="STARTED", within=10.0)
-    progress = fleet.ask(producer, "until", id=own, state="PROGRESS", within=10.0)
+    started = fleet.ask(producer, "until", id=tracked, state="STARTED", within=60.0)
+    progress = fleet.ask(producer, "until", id=own, state="PROGRESS", within=60.0)
     flag.touch()
     assert started["state"] == "STARTED"
     assert set(started["info"]) == {"pid", "hostname"}
@@ -177,9 +178,7 @@ def test_forgotten_results_are_gone_for_both(fleet: Place, direction: Direction)
 
 
 def test_time_limits_are_carried(fleet: Place, direction: Direction) -> None:
-    soft, hard = fleet.run(
-        direction[0], call("soft", soft_time_limit=0.5), call("soft", 15.0, time_limit=1.0), timeout=15.0
-    )
+    soft, hard = fleet.run(direction[0], call("soft", soft_time_limit=0.5), call("soft", time_limit=1.0))
     assert soft["repr"] == "'told to end'"
     assert (hard["state"], hard["error"].rpartition(".")[2]) == ("FAILURE", "TimeLimitExceeded")
 

@@ -17,10 +17,9 @@ pytestmark = pytest.mark.interop
 #: so that a killed worker's messages come back within a test (Redis; RabbitMQ sees the connection go)
 FAST_RECOVERY: dict[str, Any] = {
     "broker_transport_options": {
-        "visibility_timeout": 2, "unacked_restore_interval": 0.2, "unacked_restore_throttle": 1,
-        "polling_interval": 0.1,
+        "unacked_restore_interval": 0.2, "unacked_restore_throttle": 1, "polling_interval": 0.1,
     },
-    "broker_lease": 2.0,
+    "broker_lease": 4.0,
 }  # fmt: skip
 
 
@@ -39,7 +38,7 @@ def test_five_hundred_tasks_run_once_each(both: Place) -> None:
 
 
 #: Celery sends the retry before it stores RETRY: without a pause the outcome of a faster worker is overwritten by that
-PAUSE = 0.2
+PAUSE = 0.4
 
 
 def test_retries_are_counted_wherever_they_run(both: Place) -> None:
@@ -86,7 +85,7 @@ def test_a_worker_that_ends_leaves_the_rest_to_the_other(place: Callable[..., Pl
     worker.process.terminate()
     worker.wait_for("arm shutdown")
     flag.touch()
-    worker.process.wait(15)
+    worker.process.wait(60)
     assert {found["repr"] for found in here.get(leaver, first)} == {"'seen'"}
     if broker == "redis" and leaver == OURS:
         assert "celery: 1 delayed message" in here.celeriac("rescue", "--delayed", "--force")
@@ -110,7 +109,7 @@ def test_a_killed_worker_loses_nothing(place: Callable[..., Place], broker: str,
             here.worker(victim)
         else:
             here.celeriac("rescue", "--older-than", "0", "--force")
-    (found,) = here.get(other, [task_id], timeout=25.0)
+    (found,) = here.get(other, [task_id])
     starts = here.notes("start", task_id)
     assert (found["state"], len(starts)) == ("SUCCESS", 2)
     assert starts[0][2] == victim
@@ -131,7 +130,7 @@ def test_a_whole_worker_killed_under_load(place: Callable[..., Place], broker: s
     workers[-1].kill()
     if broker == "redis":
         here.worker(MIXED[-1])
-    assert {found["state"] for found in here.get(CELERY, ids, timeout=25.0)} == {"SUCCESS"}
+    assert {found["state"] for found in here.get(CELERY, ids)} == {"SUCCESS"}
     runs = Counter(note[1] for note in here.notes("mark", *ids))
     assert len(runs) == len(ids)
     assert max(runs.values()) <= 2

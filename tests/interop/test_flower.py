@@ -27,7 +27,7 @@ pytestmark = pytest.mark.interop
 PYTHON = os.environ.get("CELERIAC_FLOWER_PYTHON")
 #: the first has a pool of a fixed size, the second one that sizes itself
 FIXED, SIZED = "celeriac1@party", "celeriac2@party"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Flower:
@@ -86,7 +86,7 @@ class Flower:
 
     def end(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         self._log.close()
 
 

@@ -47,7 +47,7 @@ def run(place: Place, library: str, *calls: dict[str, Any], backend: str | None 
     broker, results = place.settings["broker_url"], backend or place.settings["result_backend"]
     done = subprocess.run(
         [NODE, "client.js", library, broker, results], input=json.dumps(calls), cwd=FOLDER, capture_output=True,
-        text=True, timeout=40, check=False,
+        text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found: list[dict[str, Any]] = json.loads(done.stdout)

@@ -172,7 +172,7 @@ def _declare_endings(app: Any) -> None:
 
 def _declare_waits(app: Any) -> None:
     @app.task(name="party.wait", bind=True)
-    def wait(self: Any, flag: str, seconds: float = 20.0, state: str | None = None) -> str:
+    def wait(self: Any, flag: str, seconds: float = 300.0, state: str | None = None) -> str:
         """Until the file ``flag`` is there."""
         if state:
             self.update_state(state=state, meta={"done": 1, "of": 2})
@@ -189,7 +189,7 @@ def _declare_waits(app: Any) -> None:
         return str(wait.run(flag))
 
     @app.task(name="party.soft", bind=True)
-    def soft(self: Any, seconds: float = 20.0) -> str:
+    def soft(self: Any, seconds: float = 120.0) -> str:
         try:
             time.sleep(seconds)
         except SoftTimeLimitExceeded:

@@ -152,7 +152,7 @@ def answer(order: dict[str, Any]) -> Any:
         case "revoke":
             return app.control.revoke(order["ids"], **order.get("options", {}))
         case "broadcast":
-            return as_json(app.control.broadcast(order["command"], reply=True, timeout=10.0, **order["options"]))
+            return as_json(app.control.broadcast(order["command"], reply=True, timeout=60.0, **order["options"]))
         case "inspect":
             nodes = [order["node"]] if "node" in order else None
             return as_json(getattr(app.control.inspect(nodes, timeout=order["within"]), order["what"])())
