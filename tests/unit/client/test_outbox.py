@@ -37,7 +37,7 @@ class Sender:
 
     def send(self, batch: Any, policy: Any = None) -> None:
         self.began.release()
-        assert self.gate.wait(timeout=10)
+        assert self.gate.wait(timeout=60)
         names = [item.route.routing_key for item in batch]
         if self.error is not None:
             raise self.error
@@ -153,7 +153,7 @@ def test_loops_in_several_threads_share_one_outbox():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert sorted(name for batch in sender.batches for name in batch) == list("abcd")
 
 

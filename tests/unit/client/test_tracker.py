@@ -71,7 +71,7 @@ def test_the_thread_ends_when_idle(store: MemoryStore, tracker: Tracker, monkeyp
         assert set(asyncio.run(tracker.await_all(["a"], 10))) == {"a"}
         thread = tracker._thread
         if thread is not None:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
             assert not thread.is_alive()
     assert tracker._thread is None
 

@@ -35,7 +35,7 @@ def bells(tmp_path: Path) -> Doorbells:
 def test_a_ring_reaches_its_kind_only(bells: Doorbells) -> None:
     one, two, other = bells.bell(QUEUES), bells.bell(QUEUES), bells.bell(RESULTS)
     bells.ring(QUEUES, ["a", "b"])
-    assert one.wait(5) == two.wait(5) == b"a\nb"
+    assert one.wait(60) == two.wait(60) == b"a\nb"
     assert other.drain() is None
     assert one.drain() is None
     for bell in (one, two, other):
@@ -47,10 +47,10 @@ def test_rings_add_up_and_long_ones_mean_anything(bells: Doorbells) -> None:
     bell = bells.bell(QUEUES)
     bells.ring(QUEUES, ["a"])
     bells.ring(QUEUES, ["b"])
-    assert bell.wait(5) == b"a\nb"
+    assert bell.wait(60) == b"a\nb"
     bells.ring(QUEUES, ["a"])
     bells.ring(QUEUES, ["x" * 5000])
-    assert bell.wait(5) == b""
+    assert bell.wait(60) == b""
     bell.close()
 
 
@@ -60,8 +60,8 @@ def test_waking_is_quick_and_interruptible(bells: Doorbells) -> None:
         began = time.monotonic()
         timer = threading.Timer(0.02, wake)
         timer.start()
-        assert bell.wait(20) == b""
-        assert time.monotonic() - began < 10
+        assert bell.wait(60) == b""
+        assert time.monotonic() - began < 50
         timer.join()
     assert bell.wait(0) is None
     bell.close()
@@ -72,7 +72,7 @@ def test_a_full_bell_does_not_block_the_ringer(bells: Doorbells) -> None:
     began = time.monotonic()
     for _ in range(5000):
         bells.ring(QUEUES, ["queue"])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert bell.drain()
     bell.close()
 
@@ -86,7 +86,7 @@ def test_the_bells_of_the_dead_are_removed(bells: Doorbells, tmp_path: Path) -> 
     assert len(os.listdir(directory)) == 2
     bells.ring(QUEUES, ["a"])
     assert os.listdir(directory) == [bell.path.name]
-    assert bell.wait(5) == b"a"
+    assert bell.wait(60) == b"a"
     bell.close()
     assert os.listdir(directory) == []
 
@@ -121,7 +121,7 @@ def test_without_a_directory_waiting_still_works(tmp_path: Path) -> None:
     bells.ring(QUEUES, ["a"])
     assert bell.wait(0.01) is None
     bell.interrupt()
-    assert bell.wait(20) == b""
+    assert bell.wait(60) == b""
     bell.close()
 
 
@@ -134,7 +134,7 @@ def test_long_paths_hang_their_bells_elsewhere(tmp_path: Path, monkeypatch: pyte
     bells = Doorbells(long)
     bell = bells.bell(QUEUES)
     bells.ring(QUEUES, ["a"])
-    assert bell.wait(5) == b"a"
+    assert bell.wait(60) == b"a"
     other = bells.bell(QUEUES)
     bell.close()
     assert directory.exists()
@@ -154,5 +154,5 @@ def test_a_child_does_not_take_its_parents_bell_down(bells: Doorbells) -> None:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     bells.ring(QUEUES, ["a"])
-    assert bell.wait(5) == b"a"
+    assert bell.wait(60) == b"a"
     bell.close()

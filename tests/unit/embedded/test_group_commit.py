@@ -51,7 +51,7 @@ class Gate:
         self.sizes.append(len(rows))
         if not self.inside.is_set():
             self.inside.set()
-            assert self.leave.wait(20)
+            assert self.leave.wait(60)
         if self.refuse in [one[-1] for one in rows]:
             raise BrokerUnavailable("refused")
         self._send(link, rows, patience)
@@ -62,7 +62,7 @@ def test_waiting_threads_share_one_commit(link: Link, monkeypatch: pytest.Monkey
     commit = GroupCommit(link)
     threads = [threading.Thread(target=commit.send, args=([row(b"first")], 20))]
     threads[0].start()
-    assert gate.inside.wait(20)
+    assert gate.inside.wait(60)
     for number in range(10):
         threads.append(threading.Thread(target=commit.send, args=([row(b"%d" % number)], 20)))
         threads[-1].start()
@@ -70,7 +70,7 @@ def test_waiting_threads_share_one_commit(link: Link, monkeypatch: pytest.Monkey
         time.sleep(0.001)
     gate.leave.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert gate.sizes == [1, 10]
     assert stored(link) == {b"first", *(b"%d" % number for number in range(10))}
 
@@ -89,7 +89,7 @@ def test_one_refusal_does_not_refuse_the_others(link: Link, monkeypatch: pytest.
 
     threads = [threading.Thread(target=send, args=(b"first",))]
     threads[0].start()
-    assert gate.inside.wait(20)
+    assert gate.inside.wait(60)
     for number in range(6):
         threads.append(threading.Thread(target=send, args=(b"%d" % number,)))
         threads[-1].start()
@@ -97,7 +97,7 @@ def test_one_refusal_does_not_refuse_the_others(link: Link, monkeypatch: pytest.
         time.sleep(0.001)
     gate.leave.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert refused == [b"3"]
     assert stored(link) == {b"first", b"0", b"1", b"2", b"4", b"5"}
 
@@ -107,11 +107,11 @@ def test_a_deadline_while_waiting_means_not_stored(link: Link, monkeypatch: pyte
     commit = GroupCommit(link)
     first = threading.Thread(target=commit.send, args=([row(b"first")], 20))
     first.start()
-    assert gate.inside.wait(20)
+    assert gate.inside.wait(60)
     with pytest.raises(BrokerUnavailable, match="not stored"):
         commit.send([row(b"late")], 0.05)
     gate.leave.set()
-    first.join(20)
+    first.join(60)
     commit.send([row(b"second")], 20)
     assert stored(link) == {b"first", b"second"}
 
@@ -142,7 +142,7 @@ def test_a_file_locked_by_others_is_a_typed_error_for_all(link: Link, tmp_path: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     foreign.execute("ROLLBACK")
     foreign.close()
     assert len(errors) == 4

@@ -266,14 +266,14 @@ def test_an_idle_consumer_takes_no_write_lock(tmp_path: Path, publish: Any, cons
 
     def hold(connection: Any) -> None:
         inside.set()
-        assert leave.wait(20)
+        assert leave.wait(60)
 
     holder = threading.Thread(target=lambda: foreign.write(hold))
     holder.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     assert not consumer.receive(1, 0)
     leave.set()
-    holder.join(20)
+    holder.join(60)
     foreign.close()
 
 

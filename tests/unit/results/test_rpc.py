@@ -76,7 +76,7 @@ def test_a_wait_ends_with_the_last_state(open_store: Callable[[], RpcStore], ser
     found: dict[str, ResultRecord] = {}
     waiting.start()
     worker.write([record("t", address, "FAILURE", serializer)])
-    waiting.join(10.0)
+    waiting.join(60.0)
     assert found["t"].status == "FAILURE"
 
 
@@ -91,7 +91,7 @@ def test_one_listener_serves_all_threads(open_store: Callable[[], RpcStore]) -> 
     for one in reversed(ids):
         worker.write([record(one, address)])
     for thread in threads:
-        thread.join(10.0)
+        thread.join(60.0)
     assert sorted(key for each in found for key in each) == sorted(ids)
 
 

@@ -67,7 +67,7 @@ def echo() -> Iterator[Echo]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_bytes_pass_unchanged_in_both_directions(proxy: FaultProxy, client: sock
     sender = threading.Thread(target=client.sendall, args=(data,))
     sender.start()
     assert read(client, len(data)) == data
-    sender.join(timeout=10)
+    sender.join(timeout=60)
     counters = proxy.counters
     assert (counters.accepted, counters.open, counters.ended) == (1, 1, 0)
     assert counters.bytes_to_server == counters.bytes_to_client == len(data)
@@ -209,7 +209,7 @@ def test_cut_at_the_nth_marker(proxy: FaultProxy, client: socket.socket, after: 
     placed = proxy.to_client.add(CutAt(b"MARK", nth=2, after=after))
     client.sendall(b"a-MARK-b-MARK-c")
     assert read(client, 100) == arrives
-    assert placed.wait(10)
+    assert placed.wait(60)
     assert (placed.seen, placed.strikes) == (2, 1)
     with connect(proxy) as again:
         again.sendall(b"MARK again")
@@ -225,11 +225,11 @@ def test_markers_are_counted_over_connections_and_found_across_pieces(proxy: Fau
             assert read(client, 2) == b"MA"
             client.sendall(b"RK")
         assert read(first, 2) + read_until_reset(second) == b"RKRK"
-        assert placed.wait(10)
+        assert placed.wait(60)
     with connect(proxy) as third:
         third.sendall(b"MARK")
         read_until_reset(third)
-        assert placed.wait(10)
+        assert placed.wait(60)
     assert placed.strikes == 2
     assert set(echo.until_ended(3)) <= {"reset", "closed"}
 
@@ -247,7 +247,7 @@ def read_until_reset(client: socket.socket) -> bytes:
 def test_a_stall_at_a_marker_is_released_by_heal(proxy: FaultProxy, client: socket.socket, echo: Echo) -> None:
     placed = proxy.to_server.add(CutAt(b"|", how="stall"))
     client.sendall(b"one|two")
-    assert placed.wait(10)
+    assert placed.wait(60)
     echo.until_received(b"one")
     assert read(client, 3) == b"one"
     assert is_silent(client)
@@ -258,7 +258,7 @@ def test_a_stall_at_a_marker_is_released_by_heal(proxy: FaultProxy, client: sock
 def test_limit(proxy: FaultProxy, client: socket.socket, echo: Echo) -> None:
     placed = proxy.to_server.add(Limit(5))
     client.sendall(b"0123456789")
-    assert placed.wait(10)
+    assert placed.wait(60)
     echo.until_received(b"01234")
     placed.remove()
     with connect(proxy) as again:

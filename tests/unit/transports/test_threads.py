@@ -48,7 +48,7 @@ class Broker:
             while self.waiting and len(found) < limit:
                 found.append(self.waiting.popleft())
             self.held.update(found)
-        assert self.may_return.wait(10)
+        assert self.may_return.wait(60)
         if self.error:
             raise self.error
         return [Delivery(Envelope(b"", {}, {}), "q", number, Route("", "q")) for number in found]
@@ -75,7 +75,7 @@ class Broker:
 
 def run(work: Awaitable[Any]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await work
 
     asyncio.run(bounded())

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from celeriac.rules.limit import Limit
 
 QUEUE = QueueSpec(name="celery", exchange="celery", routing_key="celery")
-DEADLINE = 30.0
+DEADLINE = 60.0
 BODY = json.dumps([[1, 2], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
 
 

@@ -50,7 +50,7 @@ class Scene:
         async def whole() -> None:
             service = asyncio.create_task(self.events.run(lambda: None))
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await story()
             finally:
                 service.cancel()
@@ -174,11 +174,11 @@ def test_a_start_is_told_while_the_task_runs_and_once() -> None:
     async def story() -> None:
         ear = scene.transport.broadcast().subscribe(EAR)
         scene.events.enable()
-        began = SYSTEM_CLOCK.monotonic() - 10
+        began, when = SYSTEM_CLOCK.monotonic() - 10, SYSTEM_CLOCK.time() - 10
         scene.pool.work = [InWork("long", 7, began)]
         [started] = await scene.hear(ear, 1)
         assert (started["type"], started["uuid"]) == ("task-started", "long")
-        assert abs(started["timestamp"] - (SYSTEM_CLOCK.time() - 10)) < 2
+        assert abs(started["timestamp"] - when) < 2
         await asyncio.sleep(0.8)
         scene.pool.work = []
         telemetry.emit(telemetry.TaskSucceeded(id="long", name="n", runtime=11.0, result="x"))

@@ -170,8 +170,8 @@ def test_a_message_for_later_is_parked_at_the_broker(make_rig: MakeRig) -> None:
 def test_a_broker_without_delays_has_them_kept_by_the_worker(make_rig: MakeRig) -> None:
     async def story(rig: Rig) -> None:
         async with rig.running():
-            rig.broker.put(task_id="last", eta=iso(0.3))
-            rig.broker.put(task_id="first", eta=iso(0.1))
+            rig.broker.put(task_id="last", eta=iso(1.2))
+            rig.broker.put(task_id="first", eta=iso(0.9))
             await rig.settled("last", "first")
         assert [request.id for request in rig.executor.taken] == ["first", "last"]
         assert rig.broker.log == [("ack", "first", ""), ("ack", "last", "")]

@@ -58,7 +58,7 @@ def test_a_failing_service_is_started_again() -> None:
         service = Recorder("a", seen, OSError("reset"), 2)
         supervisor = supervised(service)
         await supervisor.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await service.steady.wait()
         assert not supervisor.failed.done()
         await supervisor.stop()
@@ -76,7 +76,7 @@ def test_what_cannot_go_on_says_why(error: Exception, failures: int, raised: typ
         supervisor = supervised(Recorder("a", [], error, failures))
         await supervisor.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await supervisor.failed
         finally:
             await supervisor.stop()
