@@ -305,6 +305,7 @@ class Pipeline:
             await self.revocations.close(_LAST_ENTRIES)
         with contextlib.suppress(Exception):
             await self.session.close()
+        self.settle.close_writer()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5.0):
                 await self.lane.run(self.settle.close)
