@@ -168,11 +168,15 @@ class ChildrenSuite(ExecutorSuite):
         async def scenario() -> None:
             path = tmp_path / "defy"
             async with self.running() as executor:
-                [outcome] = await run_all(executor, request_for("defy", str(path), soft_limit=0.1, hard_limit=0.4))
-                assert isinstance(outcome, Lost)
-                assert (outcome.started, outcome.cause) == (True, "hard_limit")
-                assert outcome.detail == "hard time limit of 0.4 s exceeded"
-                assert os.path.exists(f"{path}.defied")  # noqa: ASYNC240 - a test may block
+                for _ in range(10):  # where the machine is slow, the hard limit may come before the task has said so
+                    [outcome] = await run_all(executor, request_for("defy", str(path), soft_limit=0.1, hard_limit=0.4))
+                    assert isinstance(outcome, Lost)
+                    assert (outcome.started, outcome.cause) == (True, "hard_limit")
+                    assert outcome.detail == "hard time limit of 0.4 s exceeded"
+                    if os.path.exists(f"{path}.defied"):  # noqa: ASYNC240 - a test may block
+                        break
+                else:
+                    raise AssertionError("the soft limit never came first")
                 [after] = await run_all(executor, request_for("add", 1, 2))
                 assert value_of(after) == 3
 
@@ -296,7 +300,7 @@ class ChildrenSuite(ExecutorSuite):
             worker.kill()
 
         async def all_dead() -> None:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(PATIENCE):
                 for pid in pids:
                     await until_dead(pid)
 
