@@ -172,6 +172,42 @@ def test_code_is_loaded_anew_on_request(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(scenario())
 
 
+LATE = """
+import time
+from celeriac.executors.children.desk import Desk
+from celeriac.testing.conformance.executor_tasks import SuiteRegistry
+
+def load(argument):
+    real = Desk.wait
+
+    def wait(desk):
+        time.sleep(0.1)
+        real(desk)
+
+    Desk.wait = wait
+    return SuiteRegistry()
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_child_whose_other_thread_reads_that_it_is_to_leave_leaves(
+    pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread is late, so that the one which gives back what has not started hears of it alone."""
+    (tmp_path / "late_reader.py").write_text(LATE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def scenario() -> None:
+        async with running(
+            Loader("late_reader:load", "app"), pool=pool, children=1, slots_per_child=1, max_tasks_per_child=3
+        ) as executor:
+            outcomes = await run_all(executor, *(request_for("where", id=f"w{number}") for number in range(9)))
+            pids = [value_of(outcome)[0] for outcome in outcomes]
+            assert max(map(pids.count, pids)) <= 3
+
+    asyncio.run(scenario())
+
+
 def test_code_that_does_not_load_any_more_leaves_the_pool_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,7 @@ class ChildrenExecutor:
         free = -len(self._waiting)
         silent_since = self._monotonic() - SILENCE
         for member in self._members.values():
-            if member.state == "ready":
+            if member.state == "ready" and not self._is_spent(member):
                 load = len(member.outstanding)
                 # who has work and says nothing has a task that is not short, whatever the others were
                 is_slow = member.is_stuck or (load and member.heard_at < silent_since)
@@ -268,8 +268,12 @@ class ChildrenExecutor:
             member.give(items)
         except Exception:  # one of them holds what a frame cannot
             self._give_one_by_one(member, items)
-        if self._options.max_tasks_per_child is not None and member.taken >= self._options.max_tasks_per_child:
-            member.tell_to_leave()
+
+    def _is_spent(self, member: Member) -> bool:
+        """Whether the child has taken as many requests as it may; told to leave when all are answered, since till then
+        it may give some back."""
+        most = self._options.max_tasks_per_child
+        return most is not None and member.taken >= most
 
     def _give_one_by_one(self, member: Member, items: list[Item]) -> None:
         for place, (number, request) in enumerate(items):
@@ -309,6 +313,8 @@ class ChildrenExecutor:
         if member.to_cancel:
             member.to_cancel = {n: how for n, how in member.to_cancel.items() if n in member.outstanding}
         self._has_ended.set()
+        if not member.outstanding and self._is_spent(member):
+            member.tell_to_leave()
         if self._is_stopping:
             self._births.note_change()
         if self._waiting:
@@ -349,7 +355,9 @@ class ChildrenExecutor:
 
     def _take_recalled(self, member: Member, numbers: Sequence[int]) -> None:
         member.recalling = False
-        if member.is_retiring:
+        if member.state == "leaving":
+            # Perhaps again: the thread that has given these back reads what had come, and the other one, which is to
+            # leave, may sleep until something comes.
             member.tell_to_leave()
         member.heard_at = self._monotonic()
         back: list[Request] = []
