@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from celeriac.testing.servers import RabbitServer, RedisServer, ServerMissing
 
@@ -24,6 +25,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: workers would take it for their user's wish
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# A machine at work takes its time for an example, and for thinking of one.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def _redis() -> Iterator[RedisServer]:

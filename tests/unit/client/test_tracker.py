@@ -44,16 +44,16 @@ def test_blocking_waits(store: MemoryStore, tracker: Tracker):
 def test_a_late_comer_does_not_wait_for_the_present_look_to_end(
     store: MemoryStore, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tracker_module, "SLICE", 30.0)
+    monkeypatch.setattr(tracker_module, "SLICE", 200.0)
 
     async def both() -> Any:
-        first = asyncio.create_task(tracker.await_all(["never"], 25))
-        for _ in range(1000):
+        first = asyncio.create_task(tracker.await_all(["never"], 150))
+        for _ in range(20_000):
             if tracker._followed is not None:
                 break
             await asyncio.sleep(0.001)
         store.write([record("there")])
-        found = await asyncio.wait_for(tracker.await_all(["there"], None), 10)
+        found = await asyncio.wait_for(tracker.await_all(["there"], None), 60)
         first.cancel()
         return found
 
