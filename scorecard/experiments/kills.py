@@ -25,7 +25,7 @@ def kill_worker_parent(lab: Lab) -> None:
         lab.until(lambda goal=goal: lab.started() >= goal, 30)  # type: ignore[misc]
         worker = lab.dice.choice(workers)
         family = lab.kill_parent(worker)
-        orphans += not until(lambda family=family: not any(map(is_alive, family)), lab.left(5))  # type: ignore[misc]
+        orphans += not until(lambda family=family: not any(map(is_alive, family)), lab.left(20))  # type: ignore[misc]
         for pid in filter(is_alive, family):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

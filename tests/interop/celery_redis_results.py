@@ -63,7 +63,7 @@ def overwrite(app: Celery, ids: list) -> None:
 
 def wait(app: Celery, ids: list) -> list:
     print("waiting", file=sys.stderr, flush=True)
-    return [repr(app.AsyncResult(task_id).get(timeout=20, propagate=False)) for task_id in ids]
+    return [repr(app.AsyncResult(task_id).get(timeout=60, propagate=False)) for task_id in ids]
 
 
 def restore(app: Celery, group_id: str) -> list:

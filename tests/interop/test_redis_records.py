@@ -59,7 +59,7 @@ def celery(
     prefix: str = "",
 ) -> Any:  # fmt: skip
     started = start(server, *steps, serializer=serializer, compression=compression, prefix=prefix)
-    said, complaint = started.communicate(timeout=50)
+    said, complaint = started.communicate(timeout=150)
     assert started.returncode == 0, complaint
     return json.loads(said)
 
@@ -143,7 +143,7 @@ def test_celery_is_told_of_our_results(server: RedisServer, client: redis.Redis)
     app.backend.store_result(names[0], 1, "PROGRESS")
     for name in names:
         app.backend.store_result(name, {"n": name}, "SUCCESS")
-    said, complaint = started.communicate(timeout=50)
+    said, complaint = started.communicate(timeout=150)
     assert started.returncode == 0, complaint
     assert json.loads(said)["wait"] == [repr({"n": name}) for name in names]
     app.close()
@@ -152,10 +152,10 @@ def test_celery_is_told_of_our_results(server: RedisServer, client: redis.Redis)
 def test_we_are_told_of_celerys_results(server: RedisServer, client: redis.Redis):
     app = ours(server)
     started = start(server, ("write", "t"), serializer="json", compression=None, prefix="")
-    assert app.AsyncResult("t-SUCCESS").get(timeout=30) == VALUES["SUCCESS"]
+    assert app.AsyncResult("t-SUCCESS").get(timeout=60) == VALUES["SUCCESS"]
     with pytest.raises(ValueError, match="boom"):
-        app.AsyncResult("t-FAILURE").get(timeout=30)
-    started.communicate(timeout=50)
+        app.AsyncResult("t-FAILURE").get(timeout=60)
+    started.communicate(timeout=150)
     app.close()
 
 
