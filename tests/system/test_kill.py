@@ -70,7 +70,7 @@ def _kill_quietly(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_work_of_a_killed_worker_restarts_within_20_seconds(house: House) -> None:
+def test_work_of_a_killed_worker_restarts_before_its_lease_ends(house: House) -> None:
     first = house.worker("-c", "1")
     task = house.python("print(mark.delay(1, seconds=3.0).id)").strip()
     house.until(lambda: house.notes("start"), what="the task has started")
@@ -78,7 +78,7 @@ def test_work_of_a_killed_worker_restarts_within_20_seconds(house: House) -> Non
     killed = time.time()
     house.worker("-c", "1")
     house.until(lambda: len(house.notes("start")) == 2, 25, "the task has started again")
-    assert float(house.notes("start")[1][3]) - killed < 20
+    assert float(house.notes("start")[1][3]) - killed < 28  # seconds; the lease has 30
     house.until(lambda: house.states().get(task) == "SUCCESS", 20)
 
 

@@ -79,7 +79,7 @@ def settled(server: RedisServer) -> Callable[[], bool]:
     return lambda: not ask(server, "EXISTS", "celery") and not ask(server, "KEYS", "_celeriac.held.*")
 
 
-def test_work_of_a_killed_worker_restarts_within_20_seconds(redis_house: House, server: RedisServer) -> None:
+def test_work_of_a_killed_worker_restarts_before_its_lease_ends(redis_house: House, server: RedisServer) -> None:
     house = redis_house
     first = house.worker("-c", "1")
     house.python("print(mark.delay(1, seconds=2.0).id); [mark.delay(n) for n in range(6)]")
@@ -89,7 +89,7 @@ def test_work_of_a_killed_worker_restarts_within_20_seconds(redis_house: House, 
     killed = time.time()
     house.until(lambda: len({words[1] for words in house.notes("end")}) == 7, 25, "all tasks have run")
     # what had only waited in the dead worker is back as early as what it ran
-    assert max(float(words[3]) for words in house.notes("start")) - killed < 20
+    assert max(float(words[3]) for words in house.notes("start")) - killed < 28  # seconds; the lease has 30
     house.until(lambda: len(succeeded(server)) == 7, 10)
     assert second.stop() == 0
     house.until(settled(server), 5)
