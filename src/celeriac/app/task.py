@@ -85,6 +85,8 @@ class Task(Generic[P, R]):
     throws: tuple[type[BaseException], ...] = ()
     expires: Any = None
     priority: int | None = None
+    #: the pool to run in, as ``-P`` names it, where a worker has several
+    pool: str | None = None
     resultrepr_maxsize: int = 1024
 
     MaxRetriesExceededError: ClassVar[type[errors.MaxRetriesExceededError]] = errors.MaxRetriesExceededError
@@ -552,6 +554,7 @@ class Task(Generic[P, R]):
             accept_content=accept_set(settings.accept_content),
             limits=self.bound_limits() if self.limits else (),
             parameters=self._parameters() if self.limits or settings.task_queue_limits else None,
+            pool=self.pool,
         )
 
     def bound_limits(self) -> tuple[BoundLimit, ...]:
