@@ -65,7 +65,7 @@ class SeveralPools:
         return [pool.room() for pool in self.pools]
 
     def room(self) -> int:
-        return sum(self.rooms())
+        return sum(max(room, 0) for room in self.rooms())
 
     def submit(self, batch: Sequence[Request]) -> None:
         batches: list[list[Request]] = [[] for _ in self.pools]

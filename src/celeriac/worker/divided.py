@@ -39,7 +39,9 @@ _SOON = 2.0
 #: seconds in which nothing has started in a pool: then what it has taken and not begun goes back
 _STILL = 1.0
 #: of those that were sent back, how many may return in a second; and the longest that one is away
-_RETURNS, _LONGEST = 64, 60.0
+_RETURNS, _LONGEST = 32, 600.0
+#: seconds between two words about one pool
+_TELL = 60.0
 
 
 class Queues(NamedTuple):
@@ -184,10 +186,12 @@ class Crowd(Hoard):
         #: id → monotonic time since which it has been seen waiting
         self._since: dict[str, float] = {}
         #: (monotonic time, handed over by pool), the oldest first
-        self._samples: deque[tuple[float, list[int]]] = deque()
+        self._samples = deque([(clock.monotonic(), list(dispatch.started))])
         self._moved_at = [clock.monotonic()] * len(executor.pools)
         #: by pool, when those will be back who were sent away
         self._away: list[list[float]] = [[] for _ in executor.pools]
+        self._untold = [0] * len(executor.pools)
+        self._told_at: list[float | None] = [None] * len(executor.pools)
 
     async def run(self, started: Callable[[], None]) -> None:
         started()
@@ -215,10 +219,9 @@ class Crowd(Hoard):
 
     def _note_pace(self, now: float) -> None:
         started = list(self._divided.started)
-        if self._samples:
-            for place, (count, before) in enumerate(zip(started, self._samples[-1][1], strict=True)):
-                if count != before:
-                    self._moved_at[place] = now
+        for place, (count, before) in enumerate(zip(started, self._samples[-1][1], strict=True)):
+            if count != before:
+                self._moved_at[place] = now
         self._samples.append((now, started))
         while self._samples[0][0] < now - _WINDOW:
             self._samples.popleft()
@@ -247,8 +250,16 @@ class Crowd(Hoard):
             is_gated = self._claims.gated.get(claim.id) is claim
             send = self._admission.send_back if is_gated else self._admission.send_away
             send(claim, self._clock.time() + absence)
-        logger.info("sent %d messages back for a while: pool %s is full", len(gone), self._pools.names[place])
+        self._tell(place, len(gone), now)
         self._intake.wake()
+
+    def _tell(self, place: int, count: int, now: float) -> None:
+        self._untold[place] += count
+        told_at = self._told_at[place]
+        if told_at is None or now - told_at >= _TELL:
+            name = self._pools.names[place]
+            logger.info("sent %d messages back for a while: pool %s is full", self._untold[place], name)
+            self._told_at[place], self._untold[place] = now, 0
 
     def _give_back_taken(self, now: float) -> None:
         """What a pool has taken and no child has begun."""
