@@ -60,12 +60,9 @@ class Cancelling:
             return claim.id in ids or (bool(stamps) and is_stamped(claim.request.envelope.headers, stamps))
 
         dropped = self._admission.revoke(is_meant)
-        meant = [
-            (claim.id, self.how(signal, claim.request.task))
-            for claim in self._claims.held.values()
-            if claim.state in (RUNNING, LOST) and is_meant(claim)
-        ]
-        return Cancelled(dropped, [task_id for task_id, how in meant if self._executor.cancel(task_id, how)])
+        meant = [claim for claim in self._claims.held.values() if claim.state in (RUNNING, LOST) and is_meant(claim)]
+        cancel = self._executor.cancel
+        return Cancelled(dropped, [one.id for one in meant if cancel(one.id, self.how(signal, one.request.task))])
 
     def obey(self, standing: Sequence[Standing]) -> None:
         """What the registry says."""
