@@ -57,6 +57,10 @@ class Dispatch:
         """How many more may start."""
         return self._executor.room() - len(self._in_flight) - len(self._claims.early) - self.promised
 
+    def is_open(self) -> bool:
+        """Whether more may start at all; not while one is to be alone."""
+        return not self.paused and not self._claims.suspects
+
     def allot(self) -> Callable[[str], bool]:
         """Gives places to tasks, by name, as long as there is any :meth:`room`; False: not to this one."""
         return _to_all

@@ -11,6 +11,7 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
+from celeriac.rules.claim import LOST, RUNNING, advance_all
 from celeriac.transports.base import RELEASE
 from celeriac.worker.dispatch import Dispatch
 from celeriac.worker.hoard import Hoard
@@ -73,6 +74,8 @@ class DividedDispatch(Dispatch):
         self._pools = executor
         #: by pool, how many have been handed over
         self.started = [0] * len(executor.pools)
+        #: by pool, the one that runs with nothing beside it
+        self._alone: dict[int, Claim] = {}
 
     def place(self, claim: Claim) -> int:
         return self._pools.place(claim.request.task)
@@ -87,9 +90,14 @@ class DividedDispatch(Dispatch):
     def room(self) -> int:
         return sum(max(room, 0) for room in self.rooms()) - self.promised
 
+    def is_open(self) -> bool:
+        return not self.paused
+
     def allot(self) -> Callable[[str], bool]:
         rooms, waiting = self.queues()
         left = [room - count for room, count in zip(rooms, waiting, strict=True)]
+        for place in self._closed():
+            left[place] = 0
 
         def fits(task: str) -> bool:
             place = self._pools.place(task)
@@ -113,10 +121,11 @@ class DividedDispatch(Dispatch):
         claims = self._claims
         if claims.gated:
             self.on_gated()
-        if claims.suspects and not self.paused:
-            self._pump_suspect()
+        if self.paused:
             return
-        if not claims.ready or self.paused or self._is_isolating():
+        if claims.suspects or self._alone:
+            self._isolate()
+        if not claims.ready:
             return
         taken = self._take_fitting()
         if claims.ready:
@@ -124,8 +133,36 @@ class DividedDispatch(Dispatch):
         if taken:
             self._hand(taken)
 
+    def _isolate(self) -> None:
+        """Suspects, each once nothing else runs in its pool: a process that one takes down is not another pool's."""
+        claims = self._claims
+        for place, claim in list(self._alone.items()):
+            if claim.state not in (RUNNING, LOST):
+                del self._alone[place]
+        busy = {self.place(claims.held[task_id]) for task_id in claims.running_ids()}
+        busy.update(map(self.place, (*self._in_flight, *claims.early)))
+        for claim in list(claims.suspects):
+            place = self.place(claim)
+            if place in busy:
+                continue
+            claims.suspects = deque(one for one in claims.suspects if one is not claim)
+            if claims.may_expire and not self.unexpired([claim]):
+                continue
+            busy.add(place)
+            self._alone[place] = claim
+            advance_all((claim,), RUNNING)
+            self._executor.submit([claim.request])
+        if claims.suspects:
+            self.on_blocked()
+
+    def _closed(self) -> set[int]:
+        """Pools in which one runs alone, or is to."""
+        return {*self._alone, *map(self.place, self._claims.suspects)}
+
     def _take_fitting(self) -> list[Claim]:
         ready, rooms, place = self._claims.ready, self.rooms(), self._pools.place
+        for closed in self._closed():
+            rooms[closed] = 0
         free = sum(max(room, 0) for room in rooms) - self.promised - self.reserved
         taken: list[Claim] = []
         passed: list[Claim] = []

@@ -189,7 +189,7 @@ class Gate:
         return f"{claim.id}/{self._mark}.{self._starts}"
 
     def _room(self) -> int:
-        return 0 if self._dispatch.paused or self._claims.suspects else self._dispatch.room()
+        return self._dispatch.room() if self._dispatch.is_open() else 0
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -175,6 +175,31 @@ def test_limits_are_not_asked_for_tasks_whose_pool_is_full(rig_of_two: type[RigO
     asyncio.run(story(rig_of_two(limits={"app.few": [Limit(concurrency=5)]})))
 
 
+def test_a_suspect_runs_alone_in_its_own_pool(rig_of_two: type[RigOfTwo]) -> None:
+    async def story(rig: RigOfTwo) -> None:
+        async with rig.running():
+            rig.broker.put("app.slow", "before")
+            await rig.started("before")
+            rig.broker.put("app.slow", "suspect", attempt=3)
+            rig.broker.put("app.slow", "after")
+            rig.broker.put("app.quick", "q0")
+            await rig.settled("q0")
+            assert set(rig.executor.running) == {"before"}
+            rig.executor.finish("before")
+            await rig.started("suspect")
+            rig.broker.put("app.few", "limited")
+            rig.broker.put("app.quick", "q1")
+            await rig.settled("q1")
+            assert set(rig.executor.running) == {"suspect"}
+            rig.executor.finish("suspect")
+            await rig.started("after", "limited")
+            rig.executor.finish("after")
+            rig.executor.finish("limited")
+        assert rig.code == 0
+
+    asyncio.run(story(rig_of_two(limits={"app.few": [Limit(concurrency=5)]})))
+
+
 def test_a_terminated_task_ends_as_its_own_pool_allows(rig_of_two: type[RigOfTwo]) -> None:
     """Where others share the process, an exception in the task; where not, the process goes."""
 
