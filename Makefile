@@ -60,7 +60,7 @@ bench: $(MEASURED) $(PEERS)/.ready $(OLD_PEERS)/.ready ## measure celeriac and i
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 $(MEASURED): $(RUN)
-	@tools/setup.sh $(VENV) "$(PYTHON)" '.[redis]' && touch $@
+	@tools/setup.sh $(VENV) "$(PYTHON)" '.[redis,uvloop]' && touch $@
 
 $(PEERS)/.ready: tools/setup.sh requirements/peers.txt
 	@tools/setup.sh $(PEERS) "$(PYTHON)" -r requirements/peers.txt && touch $@

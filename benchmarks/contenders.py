@@ -75,8 +75,8 @@ class Product:
 def own(broker: str) -> Product:
     command = (sys.executable, "-m", "celeriac", "-A", "celeriac_app", "worker", "-c", "2", "-l", "ERROR")
     note = (
-        "worker -c 2 (prefork); acknowledges late and, where results are stored, after the result; everything else "
-        "is its default"
+        "worker -c 2 (prefork), uvloop; acknowledges late and, where results are stored, after the result; everything "
+        "else is its default"
     )
     results = {"redis": "celery-task-meta-*", "rabbitmq": "celery-task-meta-*", "sqlite": "result"}[broker]
     return Product(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# What people have who install nothing more; the tests of uvloop name it.
+os.environ["CELERIAC_WORKER_LOOP"] = "asyncio"
 # A shell that starts this in the background has SIGINT ignored, which every process below would inherit: the tests
 # of Ctrl-C need what a terminal gives.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from tests.loop_store import LoopStore
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.results.redis import RedisStore
@@ -23,6 +24,8 @@ _databases = count(1)
 
 
 class TestRedisResults(ResultSuite):
+    kind = RedisStore
+
     @pytest.fixture
     def driver(self, server: RedisServer) -> Iterator[ResultDriver]:
         url = server.url(next(_databases))
@@ -30,12 +33,16 @@ class TestRedisResults(ResultSuite):
         with redis.Redis.from_url(url) as client:
 
             def open_store() -> RedisStore:
-                opened.append(RedisStore(url, Settings(), SYSTEM_CLOCK))
+                opened.append(self.kind(url, Settings(), SYSTEM_CLOCK))
                 return opened[-1]
 
             yield ResultDriver(name="redis", open=open_store, advance=lambda seconds: advance(client, seconds))
             for store in opened:
                 store.close()
+
+
+class TestRedisResultsOnLoop(TestRedisResults):
+    kind = LoopStore
 
 
 def advance(client: redis.Redis, seconds: float) -> None:

@@ -424,6 +424,32 @@ if __name__ == "__main__":
     assert camera.process.wait(60) == 0, camera.lines
 
 
+def test_a_camera_in_the_background(house: House) -> None:
+    (house.folder / "cam.py").write_text("""
+import logging
+from celeriac.events.snapshot import Polaroid
+
+class Cam(Polaroid):
+    def on_shutter(self, state):
+        logging.getLogger("cam").warning("CLICK %s", state.event_count)
+""")
+    pid_file, log_file = house.folder / "cam.pid", house.folder / "cam.log"
+    command = ("-A", "house", "events", "--camera", "cam:Cam", "-F", "0.1", "--detach", "--pidfile", str(pid_file))
+    started = house.celeriac(*command, "--logfile", str(log_file))
+    assert started.returncode == 0, started.stderr
+    assert "started in the background" in started.stdout
+    pid = int(pid_file.read_text())
+    try:
+        house.until(lambda: "CLICK" in log_file.read_text(), what="a picture is in the log")
+        second = house.celeriac(*command)
+        assert second.returncode == 73, second.stderr
+        assert str(pid) in second.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    house.until(lambda: not pid_file.exists(), what="it has ended and taken its file with it")
+    assert house.celeriac("-A", "house", "events", "--detach").returncode == 2
+
+
 def test_a_client_tells_what_it_sends_and_tasks_tell_more(house: House) -> None:
     with (house.folder / "house.py").open("a") as file:
         file.write("""

@@ -36,13 +36,14 @@ def code(request: pytest.FixtureRequest) -> str:
     return program.replace('app = Celeriac("tasks")', line)
 
 
-def test_the_example_runs_as_it_stands(tmp_path: Path, code: str) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_example_runs_as_it_stands(tmp_path: Path, code: str, loop: str) -> None:
     (session,) = blocks("console")
     worker_line, client_line = (line[2:] for line in session.splitlines() if line.startswith("$ "))
     expected = [line for line in session.splitlines() if not line.startswith("$ ")]
     (tmp_path / "tasks.py").write_text(code, encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where `celeriac` and `python` are
-    env = {**os.environ, "CELERIAC_HOME": str(tmp_path / "state"), "PATH": path}
+    env = {**os.environ, "CELERIAC_HOME": str(tmp_path / "state"), "PATH": path, "CELERIAC_WORKER_LOOP": loop}
 
     worker = subprocess.Popen(
         shlex.split(worker_line), cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

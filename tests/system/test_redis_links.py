@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from tests.loop_store import LoopStore
 
 from celeriac import Celeriac
 from celeriac.clock import SYSTEM_CLOCK
@@ -68,8 +69,8 @@ def address(url: str, **options: Any) -> Address:
 
 
 @contextlib.contextmanager
-def opened(url: str, **settings: Any) -> Iterator[RedisStore]:
-    store = RedisStore(url, Settings(**settings), SYSTEM_CLOCK)
+def opened(url: str, kind: type[RedisStore] = RedisStore, **settings: Any) -> Iterator[RedisStore]:
+    store = kind(url, Settings(**settings), SYSTEM_CLOCK)
     try:
         yield store
     finally:
@@ -439,6 +440,25 @@ def test_an_idle_link_of_a_server_that_came_back_is_not_used():
         with links.borrow() as link:
             assert link.call("GET", "a") == b"1"
         links.close()
+
+
+def test_a_writer_on_the_loop_outlives_its_server():
+    for restarted in started(RedisServer):
+        with opened(restarted.url(), LoopStore, redis_socket_timeout=0.3) as store:
+            store.write([record("first")])
+            restarted.kill()
+            with pytest.raises(BackendStoreError, match="cannot be reached"):
+                store.write([record("refused")])
+            restarted.start()
+            store.write([record("second")])
+            restarted.pause()
+            try:
+                with pytest.raises(BackendStoreError, match="in time"):
+                    store.write([record("silent")])
+            finally:
+                restarted.resume()
+            writes_in_time(store, "third", 30.0)
+            assert set(store.read(["refused", "second", "third"])) == {"second", "third"}
 
 
 def test_a_broken_link_is_let_go_of_at_once(server: RedisServer):

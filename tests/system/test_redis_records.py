@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from tests.loop_store import LoopStore
 
 from celeriac.clock import SYSTEM_CLOCK
 from celeriac.errors import BackendStoreError, ResultTooLarge
@@ -37,9 +38,9 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture
-def store(server: RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(server.url(), Settings(), SYSTEM_CLOCK)
+@pytest.fixture(params=[RedisStore, LoopStore], ids=["from a thread", "from the loop"])
+def store(server: RedisServer, request: pytest.FixtureRequest) -> Iterator[RedisStore]:
+    store: RedisStore = request.param(server.url(), Settings(), SYSTEM_CLOCK)
     yield store
     store.close()
 
@@ -134,7 +135,8 @@ def test_a_server_that_forgot_the_script_is_told_again(client: redis.Redis, stor
 def test_writers_do_not_overtake_a_success_of_another(server: RedisServer, client: redis.Redis):
     """Compressed records are judged by their writers, one of which is late."""
     settings = Settings(result_compression="gzip")
-    stores = [RedisStore(server.url(), settings, SYSTEM_CLOCK) for _ in range(4)]
+    kinds = (RedisStore, LoopStore, RedisStore, LoopStore)
+    stores = [kind(server.url(), settings, SYSTEM_CLOCK) for kind in kinds]
     names = [f"race-{number}" for number in range(50)]
     first: dict[str, bytes] = {}
 

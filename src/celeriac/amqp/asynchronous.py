@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 from celeriac.amqp.asynchronous_channel import AsyncChannel
 from celeriac.amqp.channel import Channel
@@ -290,8 +290,8 @@ class _Socket(asyncio.Protocol):
         self._connection = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._connection._connected(transport)
+        # uvloop's is none by its class
+        self._connection._connected(cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
         self._connection._received(data)

@@ -252,6 +252,7 @@ class Receiver:
         self.node_id = node_id or str(uuid4())
         self.should_stop = False
         self.refused = 0
+        self.on_ready: Callable[[], None] | None = None  #: called when the broker has agreed to tell
         self._accept = accept_set(accept or settings.accept_content)
         self._subscription: Subscription | None = None
         self._queue = QueueSpec(
@@ -282,6 +283,8 @@ class Receiver:
         try:
             if wakeup:
                 self.wakeup_workers()
+            if self.on_ready is not None:
+                self.on_ready()
             yield from self._receive(subscription, limit, timeout)
         finally:
             self._subscription = None

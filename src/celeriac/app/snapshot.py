@@ -13,6 +13,8 @@ from celeriac.clock import SYSTEM_CLOCK
 from celeriac.signals import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celeriac.app.celery import Celeriac
     from celeriac.app.cluster import State
     from celeriac.app.events import Receiver
@@ -119,18 +121,27 @@ def evcam(
 ) -> None:  # fmt: skip
     """Run a camera, a class or ``module:Class``, until it is interrupted. Blocking.
 
-    Log and pid files are the program's own affair and not read here; ``celeriac events --camera`` knows ``--pidfile``.
+    Log and pid files are the program's own affair and not read here; ``celeriac events --camera`` knows them.
     Raises what ends the receiver or the camera, ``ValueError`` for a rate that is none.
     """
-    from celeriac import plugins
     from celeriac.app.events import current_app
 
-    app = app if app is not None else current_app()
+    take_pictures(app if app is not None else current_app(), camera, freq, maxrate, timer=timer, **options)
+
+
+def take_pictures(
+    app: Celeriac, camera: Any, freq: float, maxrate: str | float | None, *, timer: Any = None,
+    on_ready: Callable[[], None] | None = None, **options: Any,
+) -> None:  # fmt: skip
+    """As :func:`evcam`. ``on_ready``: called when the broker tells of events."""
+    from celeriac import plugins
+
     state = app.events.State()
     taker = (plugins.resolve(camera) if isinstance(camera, str) else camera)(
         state, freq=freq, maxrate=maxrate, timer=timer, app=app, **options
     )
     receiver = app.events.Receiver(handlers={"*": state.event})
+    receiver.on_ready = on_ready
     with Receiving(receiver) as receiving, taker:
         with contextlib.suppress(KeyboardInterrupt):
             taker.run(receiver)

@@ -1,4 +1,4 @@
-"""``--detach``: the worker goes to the background, and the command returns when it works, or has failed to.
+"""``--detach``: a worker or a camera goes to the background, and the command returns when it works, or has failed to.
 
 A fresh process is started with the same arguments, in a session of its own. While it loads, what it says goes to
 whoever called; then to the log file, or nowhere.

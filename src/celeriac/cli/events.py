@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from celeriac.cli.failures import EX_UNAVAILABLE, Failure
+from celeriac.cli.camera import as_failure, run_camera
+from celeriac.cli.failures import EX_USAGE, Failure
 from celeriac.cli.invocation import Invocation, pass_invocation
+from celeriac.cli.options import LOG_LEVEL
 from celeriac.cli.output import console, one_line, say
-from celeriac.cli.pidfile import held
 from celeriac.errors import CeleriacError
 from celeriac.settings.censor import censored_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from celeriac.app.celery import Celeriac
 
 #: seconds between two pictures of the screen
@@ -33,22 +30,31 @@ _REFRESH = 0.25
 @click.option("-F", "--frequency", "--freq", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
               help="Seconds between two pictures.")  # fmt: skip
 @click.option("-r", "--maxrate", metavar="RATE", help="The most pictures, such as 10/m.")
+@click.option("-D", "--detach", is_flag=True, help="Take the pictures in the background.")
+@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True, help="Of a camera.")
+@click.option("-f", "--logfile", metavar="FILE", help="Where a camera logs, instead of stderr.")
 @click.option("--pidfile", metavar="FILE", help="Hold this file while taking pictures.")
+@click.option("--uid", metavar="USER", help="Become this user, by name or number; as root only.")
+@click.option("--gid", metavar="GROUP", help="Become this group. Default: that of --uid.")
+@click.option("--umask", metavar="OCTAL", help="Take these rights off files that are made.")
+@click.option("--executable", metavar="PYTHON", help="The interpreter that --detach starts.")
 @click.argument("ignored", nargs=-1)
 @pass_invocation
 def events(
-    invocation: Invocation, dump: bool, wants_json: bool, camera: str | None, frequency: float, maxrate: str | None,
-    pidfile: str | None, ignored: tuple[str, ...],
+    invocation: Invocation, /, dump: bool, wants_json: bool, camera: str | None, frequency: float,
+    maxrate: str | None, ignored: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Watch workers and tasks, live: a screen on a terminal, lines in a pipe.
 
     Workers tell about tasks when they were started with -E, or after: celeriac control enable_events.
     """
-    app = invocation.app()
     if camera:
-        with held(Path(pidfile)) if pidfile else contextlib.nullcontext():
-            _picture(app, camera, frequency, maxrate)
-    elif dump or wants_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        run_camera(invocation, camera, frequency, maxrate, options)
+        return
+    if options["detach"]:
+        raise Failure("--detach needs something to do in the background: name a --camera.", EX_USAGE)
+    app = invocation.app()
+    if dump or wants_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(app, wants_json)
     else:
         _watch(app, invocation.color)
@@ -92,20 +98,6 @@ _SAID_OTHERWISE = frozenset(
     {"timestamp", "hostname", "type", "uuid", "utcoffset", "pid", "clock", "local_received", "root_id"}
 )
 
-# ── camera ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _picture(app: Celeriac, camera: str, frequency: float, maxrate: str | None) -> None:
-    from celeriac.app.snapshot import evcam, seconds_between
-
-    try:
-        seconds_between(maxrate)
-    except ValueError as error:
-        raise Failure(f"--maxrate: {error}") from error
-    with _as_failure():
-        evcam(camera, frequency, maxrate, app=app)
-
-
 # ── screen ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -137,13 +129,5 @@ def _watch(app: Celeriac, color: bool) -> None:
                     model.press(key)
         except KeyboardInterrupt:
             pass
-    with _as_failure():
+    with as_failure():
         thread.check()
-
-
-@contextlib.contextmanager
-def _as_failure() -> Iterator[None]:
-    try:
-        yield
-    except CeleriacError as error:
-        raise Failure(f"broker: {error}", EX_UNAVAILABLE) from error

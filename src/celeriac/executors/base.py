@@ -241,6 +241,8 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: float = 30.0
     #: fork where it is safe, else spawn
     start_method: Literal["fork", "spawn"] = "fork"
+    #: the event loop of coroutine tasks: ``asyncio``, ``uvloop``, or ``auto``: uvloop where it is installed
+    loop: str = "auto"
     #: at most this many requests are handed to a child beyond its slots, and only while its tasks are short
     look_ahead: int = 256
     #: of every task that has none of its own, in seconds; for executors that have to refuse one

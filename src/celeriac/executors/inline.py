@@ -18,7 +18,7 @@ from celeriac import plugins
 from celeriac.clock import SYSTEM_CLOCK, Clock
 from celeriac.errors import ImproperlyConfigured, OperationalError, UnsafeCombination
 from celeriac.executors.base import Cancel, Condition, InWork, Loader, Lost, Outcome, PoolOptions, Registry, Request
-from celeriac.executors.crews.loops import new_event_loop
+from celeriac.executors.crews import loops
 from celeriac.executors.runner import Runner
 from celeriac.executors.time_limits import ThreadWindow, Window
 from celeriac.wire.limits import Limits
@@ -213,7 +213,8 @@ class InlineExecutor:
 
     def _run_on_loop(self, request: Request) -> Outcome:
         if self._task_loop is None:
-            self._task_loop = new_event_loop()
+            loops.choose(self._options.loop)
+            self._task_loop = loops.new_event_loop()
         self._task = self._task_loop.create_task(self._runner.arun(request, self._window))
         return self._task_loop.run_until_complete(self._task)
 

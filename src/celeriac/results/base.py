@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "Bucket", "GroupStore", "News", "Replies", "ResultRecord", "ResultStore", "Revocation", "Revocations", "Standing",
-    "StoreCapabilities", "Watches",
+    "Bucket", "GroupStore", "LoopWriter", "News", "Replies", "ResultRecord", "ResultStore", "Revocation",
+    "Revocations", "Standing", "StoreCapabilities", "Watches", "WritesOnLoop", "loop_writing",
 ]  # fmt: skip
 
 #: seconds that a look at the store may take for which there is no time left
@@ -79,6 +79,25 @@ class Watches(Protocol):
         ...
 
 
+class LoopWriter(Protocol):
+    """Stores from an event loop. One batch at a time."""
+
+    async def write(self, records: Sequence[ResultRecord]) -> None:
+        """As the store's own ``write``."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class WritesOnLoop(Protocol):
+    """Optional: stores without a thread that blocks; else the worker has one."""
+
+    def loop_writer(self) -> LoopWriter:
+        """For the event loop that runs. Costs nothing before its first use."""
+        ...
+
+
 @runtime_checkable
 class GroupStore(Protocol):
     """Optional: keeps saved groups (``GroupResult.save``)."""
@@ -120,6 +139,11 @@ def registry_among(*drivers: object) -> Revocations | None:
     """The first of these that keeps revocations. Every process of an app has to choose the same: the broker comes
     first, as senders may have no result store."""
     return next((driver for driver in drivers if isinstance(driver, Revocations)), None)
+
+
+def loop_writing(store: object) -> WritesOnLoop | None:
+    """The store, if it can do that."""
+    return store if isinstance(store, WritesOnLoop) else None
 
 
 class Bucket(Protocol):

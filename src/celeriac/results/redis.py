@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from celeriac.errors import BackendError, BackendGetMetaError, BackendStoreError, DecodeError, ImproperlyConfigured
+from celeriac.errors import BackendError, BackendGetMetaError, DecodeError, ImproperlyConfigured
 from celeriac.redis.checks import examine
 from celeriac.redis.connect import Argument, Link, Links
 from celeriac.redis.errors import VENDOR_ERRORS, Fault, LinkBroken, Translating, fault_of
@@ -19,6 +19,7 @@ from celeriac.redis.scripts import script
 from celeriac.redis.store import StoreSettings, store_address
 from celeriac.redis.watching import LOOK, READ_BATCH, Line
 from celeriac.results.base import LEAST_LOOK, StoreCapabilities
+from celeriac.results.redis_on_loop import JUDGEMENTS, RedisLoopWriter, parts_of, too_restless
 from celeriac.results.waiting import Interruptions
 from celeriac.rules.states import READY_STATES
 from celeriac.wire.stored_status import plain
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: records and bytes that one script call stores: the server does nothing else meanwhile
-_WRITE_RECORDS, _WRITE_BYTES = 512, 4 << 20
-#: times that a record which the script cannot read is read here and offered again
-_JUDGEMENTS = 5
 #: seconds that a store which was there before may be away until those who wait are told
 _PATIENCE = 10.0
 #: seconds between two attempts to watch
@@ -81,7 +78,7 @@ class RedisStore:
 
     def write(self, records: Sequence[ResultRecord]) -> None:
         with self._writing:
-            for part in _parts(records):
+            for part in parts_of(records):
                 unsure = self._store(part)
                 if unsure:
                     self._store_judged(unsure)
@@ -94,13 +91,16 @@ class RedisStore:
 
     def _store_judged(self, records: list[ResultRecord]) -> None:
         """Look here at what the script cannot read, and replace just that."""
-        for _ in range(_JUDGEMENTS):
+        for _ in range(JUDGEMENTS):
             stored = self._ask("MGET", [self._records.key(record.task_id) for record in records])
             pairs = [(record, value) for record, value in zip(records, stored, strict=True) if not is_success(value)]
             records = self._store([record for record, _ in pairs], [digest(value) for _, value in pairs])
             if not records:
                 return
-        raise BackendStoreError(f"The results of {len(records)} tasks change faster than they can be replaced")
+        raise too_restless(records)
+
+    def loop_writer(self) -> RedisLoopWriter:
+        return RedisLoopWriter(self.address, self._records, self._writing)
 
     def read(self, ids: Sequence[str], deadline: float | None = None) -> Mapping[str, ResultRecord]:
         found: dict[str, ResultRecord] = {}
@@ -289,20 +289,6 @@ class RedisStore:
             lines, self._idle = self._idle, []
             for line in lines:
                 line.close()
-
-
-def _parts(records: Sequence[ResultRecord]) -> Iterator[Sequence[ResultRecord]]:
-    """Bites that one script call may store."""
-    part: list[ResultRecord] = []
-    size = 0
-    for record in records:
-        if part and (len(part) >= _WRITE_RECORDS or size + len(record.payload) > _WRITE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(record)
-        size += len(record.payload)
-    if part:
-        yield part
 
 
 def _bites(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -92,6 +92,7 @@ class ConfigurationAttributes:
     worker_concurrency: int | Literal["auto"] | None
     worker_children: int | None
     worker_pool_start_method: str
+    worker_loop: str
     worker_pool_putlocks: bool
     worker_pool_restarts: bool
     worker_max_tasks_per_child: int | None

@@ -22,6 +22,7 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "task_default_queue_type": ("classic", "quorum"),
     "task_create_missing_queue_type": ("classic", "quorum"),
     "broker_native_delayed_delivery_queue_type": ("classic", "quorum"),
+    "worker_loop": ("auto", "asyncio", "uvloop"),
     "worker_pool_start_method": ("fork", "spawn"),
 }
 

@@ -1,8 +1,8 @@
 """Where configuration comes from: ``Configuration`` is what ``app.conf`` is, a mapping over several sources.
 
 Values are passed on as they were given; ``settings`` is the same, checked, typed and frozen. Strongest first: command
-line, environment (addresses only), changes at run time, keywords of the app, added defaults, the configuration object,
-defaults. This package alone reads the environment.
+line, environment (addresses and the event loop), changes at run time, keywords of the app, added defaults, the
+configuration object, defaults. This package alone reads the environment.
 """
 
 import os
@@ -27,7 +27,7 @@ else:
 #: setting → environment variables that win over every file; the first one that is set and not empty counts
 ENVIRONMENT: Mapping[str, tuple[str, str]] = {
     name: (f"CELERIAC_{name.upper()}", f"CELERY_{name.upper()}")
-    for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
+    for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend", "worker_loop")
 }
 
 #: what is looked at while the setting is None; TIME_ZONE is Django's

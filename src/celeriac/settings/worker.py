@@ -20,6 +20,11 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
         None, "Processes that the slots of the `threads` and `asyncio` pools are spread over. None: one.", ours=True
     )
     worker_pool_start_method: str = setting("fork", "How child processes begin: `fork` or `spawn`.")
+    worker_loop: str = setting(
+        "auto",
+        "Event loop of workers and of coroutine tasks: `asyncio`, `uvloop`, or `auto`: uvloop where it is installed.",
+        ours=True,
+    )
     worker_pool_putlocks: bool = setting(True, "Hand a child process a task only when it has a free slot.")
     worker_pool_restarts: bool = setting(False, "Allow the remote command `pool_restart`.")
     worker_max_tasks_per_child: int | None = setting(

@@ -117,6 +117,7 @@ def build_worker(
         max_memory_per_child_kib=options.max_memory_per_child_kib or settings.worker_max_memory_per_child,
         start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
         start_method="spawn" if settings.worker_pool_start_method == "spawn" else "fork",
+        loop=options.loop or settings.worker_loop,
         look_ahead=numbers.look_ahead,
         hard_limit=options.time_limit,
         show_results=shows_results,
@@ -315,6 +316,7 @@ class Pipeline:
             await self.revocations.close(_LAST_ENTRIES)
         with contextlib.suppress(Exception):
             await self.session.close()
+        self.settle.close_writer()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5.0):
                 await self.lane.run(self.settle.close)
@@ -470,7 +472,7 @@ class Worker:
         if hasattr(signal, "SIGUSR1"):
             faulthandler.register(signal.SIGUSR1, all_threads=True)
         try:
-            with asyncio.Runner(loop_factory=_loop_factory(self._show.options.loop)) as runner:
+            with asyncio.Runner(loop_factory=_loop_factory(self._show.options.loop or settings.worker_loop)) as runner:
                 return runner.run(self._serve_with_signals())
         except ServiceGaveUp as error:
             logger.critical("%s; the worker ends", error)
@@ -528,7 +530,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         if name == "uvloop":
-            raise ImproperlyConfigured("loop 'uvloop' needs: pip install 'celeriac[uvloop]'") from None
+            raise ImproperlyConfigured("worker_loop 'uvloop' needs: pip install 'celeriac[uvloop]'") from None
         return None
     factory: Any = uvloop.new_event_loop
     return factory  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -53,7 +53,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     mingle: bool = True  #: ask the neighbours, when it starts, what is revoked
     state_file: str | None = None
     purge: bool = False  #: empty the queues before starting
-    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    loop: str | None = None  #: ``auto``, ``uvloop`` or ``asyncio``
     log_level: str | int = "WARNING"
     log_file: str | None = None
     log_color: bool | None = None  #: None: on a terminal

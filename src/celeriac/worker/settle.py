@@ -19,6 +19,7 @@ from celeriac.errors import (
     ResultTooLarge,
     Unroutable,
 )  # fmt: skip
+from celeriac.results.base import loop_writing
 from celeriac.rules.claim import DROPPED, advance
 from celeriac.rules.retry import reconnect_delay
 from celeriac.transports.base import Settlement
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from celeriac.clock import Clock
-    from celeriac.results.base import ResultStore
+    from celeriac.results.base import LoopWriter, ResultStore
     from celeriac.transports.base import Outgoing, Publisher, Receipt, Transport
     from celeriac.wire.result_record import ResultRecord
     from celeriac.worker.claims import Claims
@@ -65,6 +66,7 @@ class Settle:
         self._claims = claims
         self._outlet = outlet
         self._store = store
+        self._looped = loop_writing(store)
         self._shares_engine = store is not None and store.engine_key == transport.engine_key
         #: follow-ups go to the broker that the messages come from, so that one transaction can hold both
         self._sends_here = outlet is transport or outlet.engine_key == transport.engine_key
@@ -73,6 +75,7 @@ class Settle:
         self._clock = clock
         self._random = random
         self._publisher: Publisher | None = None
+        self._writer: LoopWriter | None = None
         self._finished: list[Claim] = []
         self._dropped: list[Claim] = []
         self._writing = 0
@@ -248,6 +251,11 @@ class Settle:
     ) -> None:
         store = None if batch.is_stored else self._store
         wanted_sends = () if batch.is_published else sends
+        if records and store is not None and self._looped is not None:
+            if self._writer is None:
+                self._writer = self._looped.loop_writer()
+            await self._writer.write(records)
+            batch.is_stored, store = True, None
         if (records and store is not None) or wanted_sends:
             deadline = self._clock.monotonic() + self._plan.publish_timeout
 
@@ -296,6 +304,12 @@ class Settle:
         if batch.surrender == 1:
             claim.record = None
         await self._write(_Batch(batch.finished, batch.dropped, batch.surrender + 1))
+
+    def close_writer(self) -> None:
+        """On the loop."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def close(self) -> None:
         """Blocking; on the lane."""

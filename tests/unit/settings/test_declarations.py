@@ -43,6 +43,7 @@ OURS = {
     "worker_shutdown_grace": 30.0,
     "worker_children": None,
     "worker_look_ahead": 256,
+    "worker_loop": "auto",
     "worker_probes": None,
     "worker_probe_patience": 30.0,
 }

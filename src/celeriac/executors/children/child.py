@@ -23,6 +23,7 @@ from celeriac.executors.children import natives, pipes
 from celeriac.executors.children.desk import Desk, ParentGone
 from celeriac.executors.children.pipes import Kind
 from celeriac.executors.children.slate import Slate
+from celeriac.executors.crews import loops
 from celeriac.executors.runner import Runner
 from celeriac.wire.limits import Limits
 
@@ -93,6 +94,7 @@ def run(setup: Setup, ends: Ends, name: str, registry: Registry | None, call: Ca
             data, bell, Slate(ends.slate, options.slots_per_child), max_memory_kib=options.max_memory_per_child_kib
         )
         runner = Runner(registry, options.hostname, limits=Limits(**options.limits), show_results=options.show_results)
+        loops.choose(options.loop)
         crew = plugins.load("crew", options.pool)(desk, runner, options.slots_per_child)
     except BaseException as error:
         data.sendall(pipes.frame(Kind.FAILED, describe_failure(setup, error)))

@@ -112,7 +112,8 @@ class ChildrenExecutor:
         if self._is_stopping:
             raise OperationalError("The executor is stopping and takes no more requests")
         self._waiting.extend(batch)
-        self._schedule_dispatch()
+        if not self._dispatch_is_due:
+            self._dispatch()  # at once: a round of the loop is some percent of a short task's round trip
 
     async def outcomes(self) -> Sequence[Outcome]:
         """Wait for at least one outcome and return all there are. One caller at a time.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from celeriac.errors import MessageError
 from celeriac.redis.errors import ReplyError, describe
 from celeriac.redis.keys import read_field
+from celeriac.redis.opening import LastingLink
 from celeriac.redis.scripts import script
 from celeriac.transports.base import Delivery
 from celeriac.transports.redis.keeper import dead_after_ms
-from celeriac.transports.redis.opening import LastingLink
 from celeriac.transports.redis.settling import unmarked
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.kombu_json import decode_envelope
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from celeriac.redis.connect import Argument
     from celeriac.redis.keys import Keys
     from celeriac.redis.looped import AsyncLink
-    from celeriac.transports.redis.opening import Opener
+    from celeriac.redis.opening import Opener
     from celeriac.transports.redis.settling import Receipt
 
 logger = logging.getLogger("celeriac.transports.redis")

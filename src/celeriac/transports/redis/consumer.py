@@ -14,9 +14,9 @@ from celeriac.errors import OperationalError
 from celeriac.ids import task_id
 from celeriac.redis.connect import open_link
 from celeriac.redis.errors import LinkBroken
+from celeriac.redis.opening import Opener
 from celeriac.transports.redis.claiming import LONGEST_NAP, Claimer
 from celeriac.transports.redis.keeper import Keeper
-from celeriac.transports.redis.opening import Opener
 from celeriac.transports.redis.settler import Settler, leave
 from celeriac.transports.redis.settling import by_owner
 from celeriac.transports.redis.waking import Watch
@@ -48,7 +48,7 @@ class RedisConsumer:
         address, keys = house.address, house.keys
         #: for what blocks: to connect, and the beginning and the end
         self._lane = Lane(f"celeriac-redis-{owner}")
-        opener = Opener(address, self._lane)
+        opener = Opener(address, self._lane.submit)
         self._claimer = Claimer(opener, keys, self._owner, names, house.strategy, house.lease, house.max_bytes)
         self._settler = Settler(
             opener, keys, self._owner, house.sorter, house.records, house.lease, house.dead_letter_expires, clock

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.redis.keys import TOKEN_MS, read_field
+from celeriac.redis.opening import LastingLink
 from celeriac.redis.records import digest, is_success
 from celeriac.redis.scripts import script
 from celeriac.transports.epitaph import epitaph
-from celeriac.transports.redis.opening import LastingLink
 from celeriac.transports.redis.sending import Nonces, Sends
 from celeriac.transports.redis.settling import Verdicts, by_owner, pairs, unmarked
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from celeriac.clock import Clock
     from celeriac.redis.connect import Argument, Link
     from celeriac.redis.keys import Keys
+    from celeriac.redis.opening import Opener
     from celeriac.redis.records import Records
     from celeriac.redis.scripts import Script
     from celeriac.transports.base import Outgoing, Settlement
-    from celeriac.transports.redis.opening import Opener
     from celeriac.transports.redis.sending import Sorter
     from celeriac.transports.redis.settling import Receipt
     from celeriac.wire.result_record import ResultRecord

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celeriac.redis.looped import AsyncLink
-    from celeriac.transports.redis.opening import Opener
+    from celeriac.redis.opening import Opener
 
 #: seconds that a look waits in the server
 _LOOK = 5

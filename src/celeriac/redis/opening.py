@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from celeriac.redis.address import Address
     from celeriac.redis.connect import Link
-    from celeriac.transports.threads import Lane
+
+    #: has a thread do what blocks
+    Submit = Callable[[Callable[[], Link]], asyncio.Future[Link]]
 
 T = TypeVar("T")
 
@@ -25,17 +27,17 @@ _HEAL = 1.5
 
 
 class Opener:
-    """Of one consumer, on its lane."""
+    """Of one owner, in his thread."""
 
-    def __init__(self, address: Address, lane: Lane) -> None:
+    def __init__(self, address: Address, submit: Submit) -> None:
         self._address = address
-        self._lane = lane
+        self._submit = submit
 
     async def open(self, deadline: float | None = None, *, more_patience: float = 0.0) -> AsyncLink:
         """As ``open_link``; ``more_patience``: seconds that calls block in the server. Cancelled, it closes what comes
         too late."""
         patience = self._address.answer_timeout + more_patience
-        opening = self._lane.submit(partial(open_link, self._address, deadline, answer_timeout=patience))
+        opening = self._submit(partial(open_link, self._address, deadline, answer_timeout=patience))
         try:
             return AsyncLink(await asyncio.shield(opening))
         except asyncio.CancelledError:
