@@ -159,3 +159,16 @@ def test_every_option_says_what_becomes_of_a_message(house: House, broker: str, 
     assert {id_of(case) for case in CASES if f'"{id_of(case)}"' in listed} == {id_of(c) for c in CASES if c.dead}
     # everything is settled: nothing is left to be purged
     assert house.python("print(app.control.purge())").split()[-1] == "0"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_hooks_of_what_is_killed_while_the_worker_stops_are_called(house: House, pool: str) -> None:
+    module = house.folder / "house.py"
+    module.write_text(module.read_text() + TASKS + 'task("hard.late", time_limit=1.5)\n')
+    worker = house.worker("-c", "1", "-P", pool)
+    house.python("app.send_task('hard.late', ('sleep',), task_id='killed', link_error=boom.s())")
+    house.until(lambda: house.notes("start"), 30, "it runs")
+    assert worker.stop() == 0
+    assert [words[1] for kind in ("on_failure", "task_failure") for words in house.notes(kind)] == ["killed", "killed"]
+    assert house.states()["killed"] == "FAILURE"
+    assert house.waiting() == 1, "its error callback waits for the next worker"

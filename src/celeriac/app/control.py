@@ -345,11 +345,11 @@ class Control:
         return self._order("heartbeat", {}, destination, how)
 
     def pool_grow(self, n: int = 1, destination: Sequence[str] | None = None, **how: Any) -> Replies:
-        """Have workers run more tasks at one time."""
+        """Have workers run more tasks at one time; ``pool``: in which one, where they have several."""
         return self._order("pool_grow", {"n": n}, destination, how)
 
     def pool_shrink(self, n: int = 1, destination: Sequence[str] | None = None, **how: Any) -> Replies:
-        """Have workers run fewer tasks at one time."""
+        """Have workers run fewer tasks at one time; ``pool`` as with :meth:`pool_grow`."""
         return self._order("pool_shrink", {"n": n}, destination, how)
 
     def pool_restart(

@@ -85,6 +85,8 @@ class Task(Generic[P, R]):
     throws: tuple[type[BaseException], ...] = ()
     expires: Any = None
     priority: int | None = None
+    #: the pool to run in, as ``-P`` names it, where a worker has several
+    pool: str | None = None
     resultrepr_maxsize: int = 1024
 
     MaxRetriesExceededError: ClassVar[type[errors.MaxRetriesExceededError]] = errors.MaxRetriesExceededError
@@ -552,7 +554,14 @@ class Task(Generic[P, R]):
             accept_content=accept_set(settings.accept_content),
             limits=self.bound_limits() if self.limits else (),
             parameters=self._parameters() if self.limits or settings.task_queue_limits else None,
+            pool=self._pool_wanted(),
         )
+
+    def _pool_wanted(self) -> str | None:
+        """A name; tasks that came from elsewhere may keep something else under :attr:`pool`, or make it when asked."""
+        holders = (vars(self), *map(vars, type(self).__mro__))
+        wanted = next(holder["pool"] for holder in holders if "pool" in holder)
+        return wanted if isinstance(wanted, str) else None
 
     def bound_limits(self) -> tuple[BoundLimit, ...]:
         """:attr:`limits`, made to fit. Raises ``ImproperlyConfigured`` for what can't be counted."""

@@ -56,14 +56,20 @@ def select_queues(
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True)
 @click.option("-f", "--logfile", metavar="FILE", help="Log there instead of stderr; takes %n, %h, %i as -n does.")
 @click.option("--pidfile", metavar="FILE", help="Hold this file while running; status 73 when somebody else does.")
-@click.option("-c", "--concurrency", type=CONCURRENCY, help="Tasks at one time; 0 or auto: one per processor.")
-@click.option("--autoscale", type=AUTOSCALE, metavar="MAX[,MIN]", help="Size the pool between these by need.")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=CONCURRENCY,
+    help="Tasks at one time; 0 or auto: one per processor. Of several pools, for the first without a number.",
+)
+@click.option("--autoscale", type=AUTOSCALE, metavar="MAX[,MIN]", help="Size the (first) pool between these by need.")
 @click.option("--children", type=click.IntRange(1), help="Processes of the pools whose processes run many tasks.")
 @click.option(
     "-P",
     "--pool",
     metavar="POOL",
-    help="prefork (or processes), threads, asyncio, gevent, eventlet, solo; or module:Class of your own.",
+    help="prefork (or processes), threads, asyncio, gevent, eventlet, solo; or module:Class of your own. Several, "
+    "each with its number of tasks at one time: prefork:4,asyncio:100.",
 )
 @click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]))
 @click.option("-Q", "--queues", type=COMMA_LIST, help="Read these queues only.")

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from celeriac.executors.context import Context
 
 __all__ = [
-    "Cancel", "Condition", "Envelope", "Examinable", "Executor", "Failed", "Ignored", "InWork", "Inspectable",
-    "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Recalls", "Registry", "Rejected",
-    "Renewable", "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded", "WantsRetry",
+    "Cancel", "Condition", "Divided", "Envelope", "Examinable", "Executor", "Failed", "Ignored", "InWork",
+    "Inspectable", "Loader", "LogOptions", "Lost", "Outcome", "Outgoing", "PoolOptions", "Recalls", "Registry",
+    "Rejected", "Renewable", "Request", "Resizable", "ResultRecord", "Runnable", "RunnableOptions", "Succeeded",
+    "WantsRetry",
 ]  # fmt: skip
 
 
@@ -142,6 +143,7 @@ class RunnableOptions(msgspec.Struct, frozen=True, kw_only=True):
     accept_content: frozenset[str] = frozenset({"json", "application/json"})
     limits: tuple[BoundLimit, ...] = ()  #: of the whole cluster
     parameters: Parameters | None = None  #: of the function, where a limit may ask for arguments
+    pool: str | None = None  #: where a worker has several; None: by the kind of its function
 
 
 class Runnable(Protocol):
@@ -355,6 +357,22 @@ class Spares(Protocol):
 
     def spare(self, is_wanted: Callable[[Request], bool]) -> Sequence[Request]:
         """Of what waits in it and no child has, what is wanted, the next one first; the executor is rid of it."""
+        ...
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """Optional, on an Executor of several pools: every task has its own among them, and waits only for that."""
+
+    names: Sequence[str]
+    pools: Sequence[Executor]
+
+    def place(self, task: str) -> int:
+        """Which of the pools runs tasks of this name."""
+        ...
+
+    def rooms(self) -> list[int]:
+        """:meth:`Executor.room` of every pool."""
         ...
 
 

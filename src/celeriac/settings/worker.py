@@ -10,7 +10,9 @@ class WorkerSettings(SettingsGroup, title="worker", was="CELERYD_{rest}"):
     """What a worker is given."""
 
     # pool
-    worker_pool: str | type[Any] = setting("prefork", "Where tasks run: name of a pool, or its class or class path.")
+    worker_pool: str | type[Any] = setting(
+        "prefork", "Where tasks run: name of a pool, or its class or class path; several as `prefork:4,asyncio:100`."
+    )
     worker_concurrency: int | Literal["auto"] | None = setting(
         None, "Tasks that run at once. None or 0: one per CPU; `auto`: as many as affinity and cgroup quota allow."
     )

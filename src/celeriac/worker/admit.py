@@ -203,13 +203,17 @@ class Admission:
 
     def send_back(self, claim: Claim, until: float) -> None:
         """A gated message waits at the broker, not beyond its expiry."""
+        self._claims.leave_gate(claim)
+        self.send_away(claim, until)
+
+    def send_away(self, claim: Claim, until: float) -> None:
+        """The same for one that is out of the table."""
         message = claim.request.message
         if not isinstance(message, bytes) and message.headers.get("expires") is not None:
             with contextlib.suppress(MessageError):
                 until = min(until, timestamp_of(message.headers["expires"]) or until)
         if self._policy.max_delay is not None:
             until = min(until, self._clock.time() + self._policy.max_delay)
-        self._claims.leave_gate(claim)
         self._settle_dropped(claim, broker.Park(until, relative=True))
 
     def _must_wait(self, claim: Claim, now: float) -> bool:

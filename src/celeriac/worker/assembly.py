@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celeriac import signals, telemetry
 from celeriac.clock import SYSTEM_CLOCK, LamportClock
 from celeriac.errors import ImproperlyConfigured
-from celeriac.executors.base import PoolOptions, Resizable
-from celeriac.executors.selection import executor_class
+from celeriac.executors.base import Divided, PoolOptions
 from celeriac.ids import task_id
 from celeriac.results.base import registry_among
 from celeriac.rules.admission import AdmissionPolicy
@@ -36,6 +35,7 @@ from celeriac.worker.cancelling import Cancelling
 from celeriac.worker.claims import Claims, facts_of
 from celeriac.worker.departure import Departure
 from celeriac.worker.dispatch import Dispatch, RoomWatch
+from celeriac.worker.divided import Crowd, DividedDispatch, DividedIntake, OfOnePool
 from celeriac.worker.endings import Endings
 from celeriac.worker.examination import Examination
 from celeriac.worker.gate import Gate
@@ -47,6 +47,7 @@ from celeriac.worker.limited import Limited
 from celeriac.worker.options import Plan, WorkerOptions, plan
 from celeriac.worker.pacing import Pacing
 from celeriac.worker.plane import plane_of
+from celeriac.worker.pools import executor_of
 from celeriac.worker.probes import bind
 from celeriac.worker.probing import probes_of
 from celeriac.worker.revocations import RevocationWatch
@@ -111,10 +112,7 @@ def build_worker(
     )
     shows_results = logs.level_of(options.log_level) <= logging.INFO or numbers.task_events
     pool_options = PoolOptions(
-        pool=numbers.pool,
         hostname=options.hostname,
-        children=numbers.children,
-        slots_per_child=numbers.slots_per_child,
         max_tasks_per_child=numbers.max_tasks_per_child,
         max_memory_per_child_kib=options.max_memory_per_child_kib or settings.worker_max_memory_per_child,
         start_timeout=max(settings.worker_proc_alive_timeout, PoolOptions().start_timeout),
@@ -126,12 +124,12 @@ def build_worker(
         logs=log_options,
         limits={"wire_bytes": limits.wire_bytes, "decompressed_bytes": limits.decompressed_bytes},
     )
-    executor: Executor = executor_class(numbers.pool)(pool_options, loader)
-    if numbers.autoscale is not None and not isinstance(executor, Resizable):
-        raise ImproperlyConfigured(f"--autoscale: pool {numbers.pool!r} cannot change its size")
+    executor, warning = executor_of(numbers, pool_options, tasks, loader)
     limited = Limited(tasks, settings.task_queue_limits, limits)
     limiter = _limiter_for(limited, open_limiter) if limited else None
-    parts = Parts(numbers, tasks, executor, transport, store, limits, clock, outlet, limited, limiter)
+    parts = Parts(
+        numbers, tasks, executor, transport, store, limits, clock, outlet, limited, limiter, warning
+    )  # fmt: skip
     show = Show(
         options,
         log_options,
@@ -190,6 +188,7 @@ class Parts(NamedTuple):
     outlet: Transport | None = None  #: where follow-up messages go, if not to ``transport``
     limited: Limited | None = None  #: the limits over all workers
     limiter: Limiter | None = None  #: what counts for them; None: there are none
+    warning: str = ""  #: to be logged when the worker starts
 
 
 class Show(NamedTuple):
@@ -229,13 +228,19 @@ class Pipeline:
         self.settle = settle = Settle(
             session, claims, transport, parts.outlet or transport, parts.store, numbers, self.lane, clock, random
         )
-        self.dispatch = dispatch = Dispatch(claims, executor, session)
+        divided = executor if isinstance(executor, Divided) else None
+        self.dispatch = dispatch = (
+            Dispatch(claims, executor, session) if divided is None else DividedDispatch(claims, divided, session)
+        )
         self.pacing = Pacing(facts, numbers.rate_limits)
         self.admission = Admission(claims, settle, facts, policy, parts.limits, self.pacing, numbers.hostname, clock)
         self.admission.revoked.kept = numbers.revoke_expires
         claims.on_done_before, claims.dropped = settle.add_dropped, settle.dropped
         dispatch.unexpired, dispatch.unrevoked = self.admission.unexpired, self.admission.unrevoked
-        self.cancelling = Cancelling(claims, self.admission, executor, numbers.slots_per_child > 1)
+        shares = [numbers.shape(place).slots_per_child > 1 for place in range(len(numbers.pools) or 1)]
+        self.cancelling = Cancelling(
+            claims, self.admission, executor, lambda task: shares[0 if divided is None else divided.place(task)]
+        )
         self.lamport = LamportClock()
         registry = registry_among(parts.outlet or transport, parts.store)
         self.revocations = None if registry is None else RevocationWatch(registry, self.cancelling, clock)
@@ -244,7 +249,8 @@ class Pipeline:
             self.state_file = StateFile(numbers.state_file, self.cancelling, self.lamport, clock)
             restored(self.state_file, self.revocations)
         self.endings = Endings(executor, claims, settle, dispatch, numbers.hostname, clock)
-        self.intake = Intake(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
+        intake_class = Intake if divided is None else DividedIntake
+        self.intake = intake_class(session, claims, executor, self.admission, dispatch, settle, numbers, clock)
         self.leases = Leases(session, claims, numbers.lease, clock)
         self.shutdown = Shutdown(self.intake, dispatch, self.endings, settle, claims, executor, numbers, clock)
         self.endings.on_room = self.intake.wake
@@ -263,7 +269,9 @@ class Pipeline:
             self.endings.on_finished = gate.ended
             services.insert(-1, gate)
         self.hoard = Hoard(self.intake, dispatch, settle, claims, executor, clock)
-        if numbers.prefetch_multiplier != 0:
+        if divided is not None and isinstance(dispatch, DividedDispatch):
+            self.hoard = Crowd(self.intake, dispatch, settle, claims, divided, self.admission, numbers, clock, random)
+        if divided is not None or numbers.prefetch_multiplier != 0:
             services.append(self.hoard)
         services.append(Alarm(claims, self.admission, dispatch, clock))
         if capabilities.leases:
@@ -276,9 +284,11 @@ class Pipeline:
             services.append(self.state_file)
         self.autoscaler: Autoscaler | None = None
         if numbers.autoscale is not None:
+            load = OfOnePool(claims, dispatch, 0) if isinstance(dispatch, DividedDispatch) else claims
             self.autoscaler = Autoscaler(
-                executor, claims, numbers.slots_per_child, *numbers.autoscale, clock, numbers.autoscale_quiet
-            )
+                executor if divided is None else divided.pools[0], load, numbers.slots_per_child, *numbers.autoscale,
+                clock, numbers.autoscale_quiet,
+            )  # fmt: skip
             services.append(self.autoscaler)
         self.plane = None if show is None else plane_of(self, parts, show, stop, random)
         if self.plane is not None:
@@ -358,6 +368,8 @@ class Worker:
         telemetry.emit(telemetry.WorkerStarting(hostname=self.hostname))
         if parts.plan.probes is not None:  # now only tried: what is forked would hold on to the port
             bind(parts.plan.probes).close()
+        if parts.warning:
+            logger.warning("%s", parts.warning)
         extension = self._extension(stop)
         await parts.executor.start()
         options = self._show.options

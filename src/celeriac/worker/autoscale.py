@@ -7,7 +7,7 @@ processes run many of them change by whole processes.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celeriac.executors.base import Resizable
 
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
     from celeriac.clock import Clock
     from celeriac.executors.base import Executor
-    from celeriac.worker.claims import Claims
 
 logger = logging.getLogger("celeriac.worker")
 
 #: seconds between two looks
 _LOOK = 0.25
+
+
+class Load(Protocol):
+    """What there is to do; ``Claims`` knows, where there is one pool."""
+
+    def running_ids(self) -> list[str]: ...
+    @property
+    def ready_count(self) -> int: ...
 
 
 class Autoscaler:
@@ -30,7 +37,7 @@ class Autoscaler:
     name = "autoscale"
 
     def __init__(
-        self, executor: Executor, claims: Claims, per_child: int, most: int, least: int, clock: Clock,
+        self, executor: Executor, claims: Load, per_child: int, most: int, least: int, clock: Clock,
         quiet: float,
     ) -> None:  # fmt: skip
         self._executor = executor

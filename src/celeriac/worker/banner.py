@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from celeriac.worker.options import Plan
+    from celeriac.worker.options import Plan, PoolShape
 
 #: names of tasks that come with the project; the banner shows the user's
 _BUILT_IN = "celery."
+
+
+def _shown(pool: PoolShape) -> str:
+    return pool.pool if pool.slots_per_child == 1 else f"{pool.pool}, {pool.children} x {pool.slots_per_child}"
+
+
+def _range(autoscale: tuple[int, int]) -> str:
+    return "{{min={1}, max={0}}}".format(*autoscale)
 
 
 def banner(
@@ -19,10 +27,14 @@ def banner(
 ) -> str:  # fmt: skip
     """The text. ``transport`` and ``results`` are URLs with their secrets already masked."""
     delivery = "at least once" if delivers_late else "at most once (task_acks_late is off)"
-    pool = plan.pool if plan.slots_per_child == 1 else f"{plan.pool}, {plan.children} x {plan.slots_per_child}"
-    size = str(plan.slots)
-    if plan.autoscale is not None:
-        size = "{{min={1}, max={0}}}".format(*plan.autoscale)
+    pool, size = _shown(plan.shape()), str(plan.slots)
+    if plan.pools:
+        sizes = [str(one.slots) for one in plan.pools]
+        if plan.autoscale is not None:
+            sizes[0] = _range(plan.autoscale)
+        pool = "; ".join(f"{number} {_shown(one)}" for number, one in zip(sizes, plan.pools, strict=True))
+    elif plan.autoscale is not None:
+        size = _range(plan.autoscale)
     lines = [
         f"{plan.hostname}  celeriac {version}",
         "",

@@ -11,7 +11,7 @@ from celeriac.rules.admission import is_stamped
 from celeriac.rules.claim import LOST, RUNNING
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from celeriac.executors.base import Cancel, Executor
     from celeriac.wire.revocation import Revocation, Standing
@@ -32,7 +32,10 @@ class Cancelled(NamedTuple):
 class Cancelling:
     """Knows what of the worker has to do with a task that nobody wants any more."""
 
-    def __init__(self, claims: Claims, admission: Admission, executor: Executor, shares_processes: bool) -> None:
+    def __init__(
+        self, claims: Claims, admission: Admission, executor: Executor, shares_processes: Callable[[str], bool]
+    ) -> None:
+        """``shares_processes``: whether others run in the process of a task of this name."""
         self._claims = claims
         self._admission = admission
         self._executor = executor
@@ -42,13 +45,13 @@ class Cancelling:
     def revoked(self) -> Revoked:
         return self._admission.revoked
 
-    def how(self, signal: str) -> Cancel:
+    def how(self, signal: str, task: str) -> Cancel:
         """What ends a task: killing its process, or, where others share that, an exception in it (SIGKILL insists)."""
         if not signal:
             return "unstarted"
         if signal == "SIGUSR1":
             return "soft"
-        return "soft" if self._shares_processes and signal != "SIGKILL" else "hard"
+        return "soft" if signal != "SIGKILL" and self._shares_processes(task) else "hard"
 
     def cancel(self, ids: Container[str], stamps: Mapping[str, Container[str]], signal: str) -> Cancelled:
         """Drop those that wait here, and end those that run by ``signal``; if it is empty, what has started goes on."""
@@ -57,11 +60,9 @@ class Cancelling:
             return claim.id in ids or (bool(stamps) and is_stamped(claim.request.envelope.headers, stamps))
 
         dropped = self._admission.revoke(is_meant)
-        how = self.how(signal)
-        meant = [
-            claim.id for claim in self._claims.held.values() if claim.state in (RUNNING, LOST) and is_meant(claim)
-        ]  # fmt: skip
-        return Cancelled(dropped, [task_id for task_id in meant if self._executor.cancel(task_id, how)])
+        meant = [claim for claim in self._claims.held.values() if claim.state in (RUNNING, LOST) and is_meant(claim)]
+        cancel = self._executor.cancel
+        return Cancelled(dropped, [one.id for one in meant if cancel(one.id, self.how(signal, one.request.task))])
 
     def obey(self, standing: Sequence[Standing]) -> None:
         """What the registry says."""

@@ -31,7 +31,7 @@ from celeriac.transports.base import Outgoing, Park, Release, Route, Verdict
 from celeriac.wire.result_record import ResultRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from celeriac.executors.base import Runnable, RunnableOptions
 
@@ -370,6 +370,13 @@ class Claims:
         for claim in taken:
             self._leave(claim.id)
         return taken
+
+    def take_ready(self, claims: Collection[Claim]) -> None:
+        """These, of what is ready, out of the table; they will come again, and their state stays."""
+        gone = set(map(id, claims))
+        for claim in _taken_from(self.ready, lambda claim: id(claim) in gone):
+            self.totals[claim.request.task] -= 1
+            self._leave(claim.id)
 
     def put_back(self, claim: Claim) -> Claim:
         """The executor did not start it: out of the table, to be released."""

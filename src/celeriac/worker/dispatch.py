@@ -35,7 +35,8 @@ class Dispatch:
         self._claims = claims
         self._executor = executor
         self._session = session
-        self._in_flight = 0  #: messages whose early acknowledgement is under way; they have room promised
+        #: those whose early acknowledgement is under way; they have room promised
+        self._in_flight: list[Claim] = []
         self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()
         self._at_rest.set()
@@ -54,7 +55,15 @@ class Dispatch:
 
     def room(self) -> int:
         """How many more may start."""
-        return self._executor.room() - self._in_flight - len(self._claims.early) - self.promised
+        return self._executor.room() - len(self._in_flight) - len(self._claims.early) - self.promised
+
+    def is_open(self) -> bool:
+        """Whether more may start at all; not while one is to be alone."""
+        return not self.paused and not self._claims.suspects
+
+    def allot(self) -> Callable[[str], bool]:
+        """Gives places to tasks, by name, as long as there is any :meth:`room`; False: not to this one."""
+        return _to_all
 
     def pump(self) -> None:
         """Hand over what is ready and fits. Cheap when there is nothing to do."""
@@ -70,13 +79,17 @@ class Dispatch:
         if room <= 0:
             self.on_blocked()
             return
-        batch: list[Claim] = []
         if room >= len(ready):
             taken = list(ready)
             ready.clear()
         else:
             pop = ready.popleft
             taken = [pop() for _ in range(room)]
+        self._hand(taken)
+
+    def _hand(self, taken: list[Claim]) -> None:
+        """These have room."""
+        batch: list[Claim] = []
         if self._claims.may_expire:
             taken = self.unexpired(taken)
         self.handed += len(taken)
@@ -123,7 +136,7 @@ class Dispatch:
             epoch = self._session.epoch
             batch = self._claims.early[:]
             self._claims.early.clear()
-            self._in_flight = len(batch)
+            self._in_flight = batch
             self._at_rest.clear()
             try:
                 lost = await consumer.settle([Settlement(claim.receipt, ACK) for claim in batch]) if batch else ()
@@ -133,7 +146,7 @@ class Dispatch:
                 self._session.fail(epoch, error)
                 lost = [claim.receipt for claim in batch]
             finally:
-                self._in_flight = 0
+                self._in_flight = []
                 self._at_rest.set()
             self._submit(batch, set(lost))
             self.pump()
@@ -159,6 +172,10 @@ class Dispatch:
         """Hand over nothing more; returns when no acknowledgement is under way."""
         self.paused = True
         await self._at_rest.wait()
+
+
+def _to_all(_: str) -> bool:
+    return True
 
 
 class RoomWatch:

@@ -189,7 +189,7 @@ class Gate:
         return f"{claim.id}/{self._mark}.{self._starts}"
 
     def _room(self) -> int:
-        return 0 if self._dispatch.paused or self._claims.suspects else self._dispatch.room()
+        return self._dispatch.room() if self._dispatch.is_open() else 0
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -218,7 +218,8 @@ class Gate:
             room = max(1, room * here // (here + ready))
         batch: list[Applicant] = []
         asked: Counter[str] = Counter()  #: permits, by counter
-        self._choose_waiting(batch, asked, room, now)
+        fits = self._dispatch.allot()  # a permit is not for what would wait for a slot
+        self._choose_waiting(batch, asked, room, now, fits)
         later: list[Applicant] = []
         while self._fresh and len(batch) < _BATCH:
             applicant = self._fresh.popleft()
@@ -227,25 +228,35 @@ class Gate:
             closed = self._closed_line(applicant, now)
             if closed is not None:
                 self._put(applicant, closed, now)
-            elif all(self._left(need, asked) > 0 for need in applicant.needs):
+            elif fits(applicant.claim.request.task) and all(self._left(need, asked) > 0 for need in applicant.needs):
                 _add(applicant, batch, asked)
             else:
                 later.append(applicant)
         self._fresh.extendleft(reversed(later))
         return batch, min(room, len(batch))
 
-    def _choose_waiting(self, batch: list[Applicant], asked: Counter[str], room: int, now: float) -> None:
+    def _choose_waiting(
+        self, batch: list[Applicant], asked: Counter[str], room: int, now: float, fits: Callable[[str], bool]
+    ) -> None:
         """Of every line whose time has come, as many as may have a chance; the longest due first."""
         for line in self._lines.due(now):
             portion = _BATCH if line is self._lines.closed else min(line.portion(room), self._left(line.need, asked))
             if portion <= 0:
                 line.await_free(now)
+            passed: list[Applicant] = []
             for _ in range(portion):
                 if len(batch) >= _BATCH * 3 // 4 or not line.waiting:  # newcomers of other keys are not to wait
                     break
                 applicant = line.waiting.popleft()
-                if self._is_wanted(applicant):
+                if not self._is_wanted(applicant):
+                    continue
+                if fits(applicant.claim.request.task):
                     _add(applicant, batch, asked)
+                else:
+                    passed.append(applicant)
+            if passed:
+                line.waiting.extendleft(reversed(passed))
+                line.await_free(now)
         self._lines.note_due()
 
     def _left(self, need: Need, asked: Counter[str]) -> int:

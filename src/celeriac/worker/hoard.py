@@ -57,7 +57,7 @@ class Hoard:
         self._seen = seen
         if not is_still or self._dispatch.paused or self._intake.is_stopping or not self._claims.running_ids():
             return
-        claims = self._spared()
+        claims = self._spared(self._may_go_back)
         surplus = self._claims.ready_count - self._intake.ahead()
         if surplus > 0:
             claims = self._claims.take_newest(surplus) + claims
@@ -69,13 +69,13 @@ class Hoard:
         self._settle.add_released(claims)
         self._seen = (-1, -1)
 
-    def _spared(self) -> list[Claim]:
+    def _spared(self, is_wanted: Callable[[Request], bool]) -> list[Claim]:
         """Of what the executor has taken and not given to a child. What is acknowledged, or has failed before it
         started, stays: its end comes from the executor."""
         if not isinstance(self._executor, Spares):
             return []
         held = self._claims.held
-        return [self._claims.put_back(held[request.id]) for request in self._executor.spare(self._may_go_back)]
+        return [self._claims.put_back(held[request.id]) for request in self._executor.spare(is_wanted)]
 
     def _may_go_back(self, request: Request) -> bool:
         claim = self._claims.held.get(request.id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from celeriac.errors import ImproperlyConfigured
+from celeriac.executors.placing import Wanted, wanted_pools
 from celeriac.executors.selection import shares
 from celeriac.rules.health import Patience
 from celeriac.transports.base import QueueSpec
@@ -74,14 +75,29 @@ class UserSteps(msgspec.Struct, frozen=True):
     queue_of: Callable[[Any], QueueSpec]
 
 
+class PoolShape(msgspec.Struct, frozen=True):
+    """One pool of several."""
+
+    pool: str
+    children: int
+    slots_per_child: int
+
+    @property
+    def slots(self) -> int:
+        return self.children * self.slots_per_child
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Every number the engines need."""
 
     hostname: str
     queues: tuple[QueueSpec, ...]
+    #: its name; the names of several, joined by commas. Size and shape are those of the first
     pool: str = "prefork"
     children: int = 1
     slots_per_child: int = 1
+    #: all of them, where there are several
+    pools: tuple[PoolShape, ...] = ()
     #: the most and the fewest tasks at one time; ``children`` is then only where the pool begins
     autoscale: tuple[int, int] | None = None
     autoscale_quiet: float = 30.0
@@ -119,7 +135,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slots(self) -> int:
-        return self.children * self.slots_per_child
+        return sum(pool.slots for pool in self.pools) or self.children * self.slots_per_child
+
+    def shape(self, place: int = 0) -> PoolShape:
+        """Of the first pool, or of another."""
+        return self.pools[place] if self.pools else PoolShape(self.pool, self.children, self.slots_per_child)
 
 
 def plan(options: WorkerOptions, settings: Settings) -> Plan:
@@ -129,12 +149,8 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     pool = options.pool or settings.worker_pool
     if not isinstance(pool, str):
         pool = f"{pool.__module__}:{pool.__qualname__}"
-    concurrency = options.concurrency or _number(settings.worker_concurrency) or usable_processors()
-    if options.autoscale is not None:
-        concurrency = options.autoscale[0]
-    children, per_child = _shape(pool, concurrency, options.children or settings.worker_children)
-    if options.autoscale is not None:
-        children = max(-(-options.autoscale[1] // per_child), 1)
+    pools = _pools(wanted_pools(pool), options, settings)
+    first = pools[0]
     multiplier = options.prefetch_multiplier
     if multiplier is None:
         multiplier = settings.worker_prefetch_multiplier
@@ -146,9 +162,10 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
     return Plan(
         hostname=options.hostname,
         queues=tuple(options.queues),
-        pool=pool,
-        children=children,
-        slots_per_child=per_child,
+        pool=",".join(one.pool for one in pools),
+        children=first.children,
+        slots_per_child=first.slots_per_child,
+        pools=pools if len(pools) > 1 else (),
         autoscale=options.autoscale,
         autoscale_quiet=options.autoscale_quiet,
         prefetch_multiplier=1 if settings.worker_disable_prefetch else multiplier,
@@ -173,6 +190,34 @@ def plan(options: WorkerOptions, settings: Settings) -> Plan:
             usual=max(settings.worker_probe_patience, 0.1), start=max(settings.worker_proc_alive_timeout, 30.0)
         ),
     )
+
+
+def _pools(wanted: list[Wanted], options: WorkerOptions, settings: Settings) -> tuple[PoolShape, ...]:
+    """``-c`` is for the first pool without a number of its own, ``--autoscale`` for the first of all."""
+    if options.autoscale is not None and wanted[0].number is not None:
+        raise ImproperlyConfigured(
+            f"--autoscale sizes the first pool, and {wanted[0].name}:{wanted[0].number} has a size; say one of the two"
+        )
+    given = options.concurrency
+    if given and all(one.number is not None for one in wanted):
+        shown = ",".join(f"{one.name}:{one.number}" for one in wanted)
+        raise ImproperlyConfigured(
+            f"-c {given} and -P {shown}: every pool has its own number; leave out one of the two"
+        )
+    usual: int | None = given or _number(settings.worker_concurrency)
+    shapes: list[PoolShape] = []
+    for one in wanted:
+        number = one.number
+        if number is None:
+            number, usual = usual or usable_processors(), None
+        is_scaled = options.autoscale is not None and not shapes
+        if is_scaled and options.autoscale is not None:
+            number = options.autoscale[0]
+        children, per_child = _shape(one.name, number, options.children or settings.worker_children)
+        if is_scaled and options.autoscale is not None:
+            children = max(-(-options.autoscale[1] // per_child), 1)
+        shapes.append(PoolShape(one.name, children, per_child))
+    return tuple(shapes)
 
 
 def _shape(pool: str, concurrency: int, children: int | None) -> tuple[int, int]:

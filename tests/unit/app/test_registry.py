@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celeriac
+from celeriac import Celeriac, Task
 from celeriac.app.registry import AppRegistry
 from celeriac.errors import ImproperlyConfigured, NotRegistered
 from celeriac.wire.task_message import read_body
@@ -119,3 +119,27 @@ def test_what_the_worker_asks_of_a_task(app: Celeriac):
     app.conf.task_default_rate_limit = "9/s"
     assert special.runnable_options.rate_limit == "9/s"
     assert special.is_coroutine is False
+
+
+def test_the_pool_of_a_task_is_a_name_and_nothing_else_that_is_called_so(app: Celeriac):
+    class Connected(Task[..., Any]):
+        @property
+        def pool(self) -> Any:  # type: ignore[override]  # as tasks for Celery may have it
+            raise AssertionError("nobody needs a connection to start a worker")
+
+    @app.task(pool="asyncio")
+    def chosen():
+        """Nothing."""
+
+    @app.task(base=Connected)
+    def connected():
+        """Nothing."""
+
+    @app.task
+    def usual():
+        """Nothing."""
+
+    assert [one.runnable_options.pool for one in (chosen, connected, usual)] == ["asyncio", None, None]
+    usual.pool = "threads"
+    app.conf.task_time_limit = 60  # what is known of options is looked at anew
+    assert usual.runnable_options.pool == "threads"

@@ -53,6 +53,7 @@ def test_every_command_of_celery_is_there() -> None:
         ("time_limit", ["t", "1"], {"task_name": "t", "soft": 1.0}),
         ("pool_grow", [], {}),
         ("pool_grow", ["3"], {"n": 3}),
+        ("pool_grow", ["3", "asyncio"], {"n": 3, "pool": "asyncio"}),
         ("add_consumer", ["q", "e"], {"queue": "q", "exchange": "e"}),
         ("query_task", ["a"], {"ids": ["a"]}),
         ("registered", [], {"taskinfoitems": []}),

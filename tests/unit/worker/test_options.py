@@ -45,6 +45,41 @@ def test_the_shape_of_a_pool(options: dict[str, Any], shape: tuple[int, int]) ->
     assert (numbers.children, numbers.slots_per_child) == shape
 
 
+def sizes(numbers: Plan) -> list[tuple[str, int, int]]:
+    return [(one.pool, one.children, one.slots_per_child) for one in numbers.pools]
+
+
+def test_several_pools_have_their_own_numbers() -> None:
+    several = made(pool="prefork:4,asyncio:100", children=2)
+    assert sizes(several) == [("prefork", 4, 1), ("asyncio", 2, 50)]
+    assert (several.pool, several.slots, several.children, several.slots_per_child) == ("prefork,asyncio", 104, 4, 1)
+    assert several.shape(1).slots == 100
+    assert sizes(made({"worker_pool": "threads:3,prefork:2"}, children=1)) == [("threads", 1, 3), ("prefork", 2, 1)]
+    assert sizes(made({"worker_concurrency": 7}, pool="prefork:4,asyncio:10", children=1))[0] == ("prefork", 4, 1)
+
+
+def test_a_single_pool_may_have_its_number_too_and_is_not_several() -> None:
+    one = made(pool="prefork:3")
+    assert (one.pool, one.slots, one.pools) == ("prefork", 3, ())
+    assert one.shape().slots == 3
+
+
+def test_the_usual_number_is_for_the_first_pool_without_one() -> None:
+    numbers = made(pool="asyncio:10,prefork,threads", concurrency=5, children=1)
+    assert [one.slots for one in numbers.pools] == [10, 5, usable_processors()]
+    with pytest.raises(ImproperlyConfigured, match=r"-c 8 and -P prefork:4,asyncio:100: every pool has its own number"):
+        made(pool="prefork:4,asyncio:100", concurrency=8)
+    with pytest.raises(ImproperlyConfigured, match="-c 8 and -P prefork:4"):
+        made(pool="prefork:4", concurrency=8)
+
+
+def test_autoscale_is_for_the_first_pool() -> None:
+    numbers = made(pool="prefork,asyncio:10", autoscale=(6, 2), children=1)
+    assert [one.slots for one in numbers.pools] == [2, 10]
+    with pytest.raises(ImproperlyConfigured, match="prefork:4 has a size"):
+        made(pool="prefork:4,asyncio:10", autoscale=(6, 2))
+
+
 def test_one_at_a_time_means_no_looking_ahead() -> None:
     assert made().look_ahead > 0
     assert made(prefetch_multiplier=1).look_ahead == 0
@@ -71,3 +106,6 @@ def test_the_banner_says_what_matters_and_no_secret() -> None:
         assert words in text
     assert "secret" not in text
     assert "celery.chord" not in text
+    several = made({}, pool="prefork,asyncio:100", autoscale=(9, 2), children=2)
+    text = banner(several, "1.0", "proj", "", "", [], True, False, False)
+    assert ".> concurrency: 102 ({min=2, max=9} prefork; 100 asyncio, 2 x 50)" in text

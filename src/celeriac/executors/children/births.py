@@ -26,6 +26,8 @@ _log = logging.getLogger("celeriac.executors")
 
 #: a child that ends this soon after its start without having run anything counts as a failed start
 _EARLY_DEATH = 1.0
+#: children that are started while stopping, for what is still to be done
+_LAST_STARTS = 3
 #: seconds between two attempts to start processes, at most
 _LONGEST_PAUSE = 30.0
 #: failed starts in a row after which the executor gives up
@@ -69,6 +71,7 @@ class Births:
         self._household = household
         self._key = 0
         self._failed_starts = 0
+        self._last_starts = _LAST_STARTS
         self._mending: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         #: nurseries that have been replaced, each until its last child is gone
@@ -170,6 +173,16 @@ class Births:
             if self.is_stopping or self.failure is not None or self.link is None or not self.link.is_open:
                 return
             self._start_member(self.link)
+
+    def start_last(self) -> bool:
+        """While stopping: have a child for what is still to be done, a new one if need be; whether there is one."""
+        if any(member.state in ("starting", "ready") for member in self.members.values()):
+            return True
+        if self.failure is not None or self.link is None or not self.link.is_open or not self._last_starts:
+            return False
+        self._last_starts -= 1
+        self._start_member(self.link)
+        return True
 
     def _start_member(self, link: NurseryLink) -> None:
         self._key += 1

@@ -40,6 +40,8 @@ _LONGEST_LOOK = 0.25
 _SHORTEST_LOOK = 0.002
 #: seconds that a stopping executor waits for children to give back what they have not started
 _RECALL_PATIENCE = 1.0
+#: seconds that it waits, when a task was lost, for word whether that has to be concluded
+_CONCLUSION_PATIENCE = 1.0
 
 
 class ChildrenExecutor:
@@ -56,11 +58,15 @@ class ChildrenExecutor:
         self._births = Births(options, loader, traits.prelude, clock.monotonic, self)
         self._members = self._births.members
         self._waiting: deque[Request] = deque()
+        #: while it stops: what has failed already, and whose hooks and error callbacks are still to be called
+        self._conclusions: deque[Request] = deque()
+        self._lost_at = 0.0  #: monotonic, when a child died last
         self._ended: list[Outcome] = []
         self._number = 0
         self._dispatch_is_due = False
         self._watch_timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._is_ending = False  #: stopping, and past the time for conclusions
         self._is_stopped = False
         self._stop_at: float | None = None  #: monotonic; None: not told to stop yet
         self._loop: asyncio.AbstractEventLoop
@@ -110,8 +116,12 @@ class ChildrenExecutor:
 
     def submit(self, batch: Sequence[Request]) -> None:
         if self._is_stopping:
-            raise OperationalError("The executor is stopping and takes no more requests")
-        self._waiting.extend(batch)
+            if self._is_ending or any(request.failure is None for request in batch):
+                raise OperationalError("The executor is stopping and takes no more requests")
+            self._conclusions.extend(batch)
+            self._births.note_change()
+        else:
+            self._waiting.extend(batch)
         if not self._dispatch_is_due:
             self._dispatch()  # at once: a round of the loop is some percent of a short task's round trip
 
@@ -128,6 +138,8 @@ class ChildrenExecutor:
             self._has_ended.clear()
             await self._has_ended.wait()
         ended, self._ended = self._ended, []
+        if self._is_stopping and self._births.is_started:
+            self._births.note_change()
         return ended
 
     def cancel(self, task_id: str, how: Cancel) -> bool:
@@ -190,6 +202,7 @@ class ChildrenExecutor:
         self._stop_at = deadline
         unstarted = await self._take_back()
         await self._until_idle(lambda: self._stop_at or 0.0)
+        self._is_ending = True
         if self._is_busy():
             self._interrupt_all("stopped")
             end = self._monotonic() + self._options.kill_grace
@@ -203,8 +216,9 @@ class ChildrenExecutor:
         while self._members and self._monotonic() < end and self._births.link is not None and self._births.link.is_open:
             await self._births.next_change(end - self._monotonic())
         await self._close()
-        unstarted.extend(self._waiting)
+        unstarted += [*self._waiting, *self._conclusions]
         self._waiting.clear()
+        self._conclusions.clear()
         self._is_stopped = True
         self._has_ended.set()
         self._births.note_change()
@@ -220,25 +234,34 @@ class ChildrenExecutor:
     def _dispatch(self) -> None:
         """Give waiting requests to children: evenly, in order, ahead only of short tasks."""
         self._dispatch_is_due = False
-        waiting = self._waiting
-        if not waiting or self._is_stopping:
+        waiting = self._conclusions if self._is_stopping else self._waiting
+        if not waiting or self._is_ending:
             return
         members = [member for member in self._members.values() if member.state == "ready" and not member.recalling]
         if not members:
+            if self._is_stopping and not self._births.start_last():
+                self._drop_conclusions()
             return
         members.sort(key=lambda member: len(member.outstanding) / member.slots)
         total = len(waiting) + sum(len(member.outstanding) for member in members)
         level = -(-total // len(members))
         for member in members:
             if member.key in self._members:  # filling another may have shown that this one is dead
-                self._fill(member, level)
+                self._fill(member, level, waiting)
             if not waiting:
                 break
         if any(member.limited or member.slots > 1 or len(member.outstanding) > 1 for member in members):
             self._watch_within(SILENCE)
 
-    def _fill(self, member: Member, level: int) -> None:
-        waiting, slots = self._waiting, member.slots
+    def _drop_conclusions(self) -> None:
+        """There is nobody left who could call hooks: what is known of these must do."""
+        for request in self._conclusions:
+            self._answer(Lost(request.id, False, "not_started", "the worker stops"))
+        self._conclusions.clear()
+        self._births.note_change()
+
+    def _fill(self, member: Member, level: int, waiting: deque[Request]) -> None:
+        slots = member.slots
         load = len(member.outstanding)
         level = max(level, slots)
         if self._options.max_tasks_per_child is not None:
@@ -278,7 +301,7 @@ class ChildrenExecutor:
     def _give_one_by_one(self, member: Member, items: list[Item]) -> None:
         for place, (number, request) in enumerate(items):
             if member.key not in self._members:  # giving the one before has shown that it is dead
-                self._waiting.extendleft(request for _, request in reversed(items[place:]))
+                self._wait_again([request for _, request in items[place:]])
                 break
             try:
                 member.give([(number, request)])
@@ -370,7 +393,7 @@ class ChildrenExecutor:
                 self._answer(Lost(request.id, False, "revoked", "cancelled before it started"))
             else:
                 back.append(request)
-        self._waiting.extendleft(reversed(back))
+        self._wait_again(back)
         to_cancel, member.to_cancel = member.to_cancel, {}
         for number, how in to_cancel.items():
             if number in member.outstanding:
@@ -393,11 +416,19 @@ class ChildrenExecutor:
         self._take_outcomes(member, member.leftover())
         lost, unstarted = member.verdicts(detail)
         self._ended.extend(lost)
-        self._waiting.extendleft(reversed(unstarted))
+        self._lost_at = self._monotonic()
+        self._wait_again(unstarted)
         expected = member.state in ("leaving", "doomed") and not any(loss.cause == "died" for loss in lost)
         telemetry.emit(telemetry.ChildExited(pid=member.pid, reason=detail, expected=expected))
         self._has_ended.set()
         self._schedule_dispatch()
+
+    def _wait_again(self, requests: Sequence[Request]) -> None:
+        """These were given to a child, which has not started them."""
+        if self._is_stopping:
+            self._conclusions.extendleft(request for request in reversed(requests) if request.failure is not None)
+            requests = [request for request in requests if request.failure is None]
+        self._waiting.extendleft(reversed(requests))
 
     def _answer(self, outcome: Outcome) -> None:
         self._ended.append(outcome)
@@ -515,7 +546,13 @@ class ChildrenExecutor:
     # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _is_busy(self) -> bool:
-        return any(member.outstanding for member in self._members.values())
+        return bool(self._conclusions) or any(member.outstanding for member in self._members.values())
+
+    def _untold(self) -> float:
+        """Seconds to wait until it is known whether a task that was lost has to be concluded."""
+        if not any(isinstance(outcome, Lost) for outcome in self._ended):
+            return 0.0
+        return max(0.0, self._lost_at + _CONCLUSION_PATIENCE - self._monotonic())
 
     async def _take_back(self) -> list[Request]:
         """What is not started: from here and from the children."""
@@ -525,12 +562,17 @@ class ChildrenExecutor:
         end = self._monotonic() + _RECALL_PATIENCE
         while any(member.recalling for member in self._members.values()) and self._monotonic() < end:
             await self._births.next_change(end - self._monotonic())
-        unstarted = list(self._waiting)
-        self._waiting.clear()
-        return unstarted
+        unstarted, self._waiting = list(self._waiting), deque()
+        self._wait_again([request for request in unstarted if request.failure is not None])
+        self._schedule_dispatch()
+        return [request for request in unstarted if request.failure is None]
 
     async def _until_idle(self, deadline: Callable[[], float]) -> None:
-        while self._is_busy() and (left := deadline() - self._monotonic()) > 0:
+        while (left := deadline() - self._monotonic()) > 0:
+            if not self._is_busy():
+                if not (untold := self._untold()):
+                    return
+                left = min(left, untold)
             await self._births.next_change(left)
 
     async def _close(self) -> None:

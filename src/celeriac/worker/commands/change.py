@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from celeriac.errors import BackendError, ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Renewable, Resizable
+from celeriac.executors.base import Divided, Renewable, Resizable
+from celeriac.executors.placing import place_of
 from celeriac.ids import is_safe_id
 from celeriac.rules.limit import BoundLimit, LimitChange
 from celeriac.transports.base import QueueSpec
@@ -291,28 +292,30 @@ async def _change(state: WorkerState, change: Any, done: str) -> Reply:
 # ── pool ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command("control", args=(("n", int),), signature="[N=1]")
-def pool_grow(state: WorkerState, n: int = 1, **_: Any) -> Reply:
-    """Run more tasks at one time."""
-    return _resize(state, n, "pool will grow")
+@command("control", args=(("n", int), ("pool", str)), signature="[N=1 [POOL]]")
+def pool_grow(state: WorkerState, n: int = 1, pool: str | None = None, **_: Any) -> Reply:
+    """Run more tasks at one time, in the first pool or the one that is named."""
+    return _resize(state, n, pool, "pool will grow")
 
 
-@command("control", args=(("n", int),), signature="[N=1]")
-def pool_shrink(state: WorkerState, n: int = 1, **_: Any) -> Reply:
-    """Run fewer tasks at one time."""
-    return _resize(state, -n, "pool will shrink")
+@command("control", args=(("n", int), ("pool", str)), signature="[N=1 [POOL]]")
+def pool_shrink(state: WorkerState, n: int = 1, pool: str | None = None, **_: Any) -> Reply:
+    """Run fewer tasks at one time, in the first pool or the one that is named."""
+    return _resize(state, -n, pool, "pool will shrink")
 
 
-def _resize(state: WorkerState, by: int, done: str) -> Reply:
+def _resize(state: WorkerState, by: int, name: str | None, done: str) -> Reply:
     if type(by) is not int or not 0 < abs(by) <= 1000:
         raise ValueError("n is a whole number from 1 to 1000")
-    executor = state.executor
+    place = 0 if name is None else place_of(name, state.plan.pool.split(","))
+    shape = state.plan.shape(place)
+    executor = state.executor.pools[place] if isinstance(state.executor, Divided) else state.executor
     if not isinstance(executor, Resizable):
-        return nok(f"pool {state.plan.pool!r} cannot change its size")
-    now = executor.slots // state.plan.slots_per_child
+        return nok(f"pool {shape.pool!r} cannot change its size")
+    now = executor.slots // shape.slots_per_child
     if now + by < 1:
         raise ValueError(f"the pool has {now} processes; it cannot shrink by {-by}")
-    if state.autoscaler is not None:
+    if state.autoscaler is not None and place == 0:
         state.autoscaler.change(by)
     else:
         executor.resize(now + by)

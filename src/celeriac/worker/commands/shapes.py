@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import CeleriacError, ImproperlyConfigured, MessageError
-from celeriac.executors.base import Inspectable
+from celeriac.executors.base import Divided, Inspectable
 from celeriac.rules.claim import LOST, RUNNING
 from celeriac.transports.url import parse_many
 from celeriac.wire.task_message import read_body
@@ -159,9 +159,24 @@ def queue(spec: QueueSpec) -> dict[str, Any]:
 
 
 def pool(state: WorkerState) -> dict[str, Any]:
+    """All pools as one, which is what Celery's readers know; several also one by one."""
     plan = state.plan
     executor = state.executor
-    return {
+    several: dict[str, Any] = {}
+    if isinstance(executor, Divided):
+        works = in_work(state)
+        running = Counter(
+            executor.place(state.claims.held[one].request.task) for one in works if one in state.claims.held
+        )
+        several["pools"] = {
+            name: {
+                "max-concurrency": one.slots,
+                "processes": list(one.processes()) if isinstance(one, Inspectable) else [],
+                "running": running[place],
+            }
+            for place, (name, one) in enumerate(zip(executor.names, executor.pools, strict=True))
+        }
+    return several | {
         "implementation": f"celeriac.executors:{plan.pool}",
         "max-concurrency": executor.slots,
         "processes": list(executor.processes()) if isinstance(executor, Inspectable) else [],

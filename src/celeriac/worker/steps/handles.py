@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import ImproperlyConfigured, OperationalError
-from celeriac.executors.base import Inspectable, Renewable, Resizable
+from celeriac.executors.base import Divided, Inspectable, Renewable, Resizable
 from celeriac.worker.steps.messages import Channel
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class PoolHandle(_Handle):
         self._resize(-n)
 
     def _resize(self, by: int) -> None:
-        executor = self._executor
+        """Of several pools, the first."""
+        executor = self._executor.pools[0] if isinstance(self._executor, Divided) else self._executor
         if not isinstance(executor, Resizable):
-            raise NotImplementedError(f"the pool {self._plan.pool} cannot change its size")
+            raise NotImplementedError(f"the pool {self._plan.shape().pool} cannot change its size")
         self._bridge.tell(executor.resize, max(executor.slots // self._plan.slots_per_child + by, 1))
 
     def restart(self) -> None:
