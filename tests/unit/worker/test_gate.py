@@ -158,6 +158,7 @@ def test_a_broker_without_delays_keeps_nothing_so_the_worker_does(make_rig: Make
                 rig.broker.put("app.hourly", task_id=f"h{number}")
             rig.broker.put(task_id="free")
             await rig.settled("free")
+            await rig.started("h0")
             await rig.until(lambda: len(rig.claims.lined) == 2)
             assert rig.broker.verdicts("h1") == []
             rig.executor.finish("h0")
@@ -230,6 +231,7 @@ def test_a_message_does_not_wait_at_the_broker_beyond_its_expiry(make_rig: MakeR
             rig.broker.put("app.hourly", task_id="h0")
             rig.broker.put("app.hourly", task_id="h1", expires=expires.isoformat())
             await rig.settled("h1")
+            await rig.started("h0")
             rig.executor.finish("h0")
         (until,) = [float(detail) for verdict, task_id, detail in rig.broker.log if task_id == "h1"]
         assert until <= expires.timestamp() + 0.001
@@ -341,6 +343,7 @@ def test_a_full_key_is_told_once(make_rig: MakeRig) -> None:
         async with rig.running():
             for number in range(20):
                 rig.broker.put("app.tenant", task_id=f"a{number}", body=body("acme", number))
+            await rig.started("a0")
             await rig.until(lambda: len(rig.claims.lined) == 19)
             rig.executor.finish("a0")
             await rig.started("a1")
@@ -391,6 +394,7 @@ def test_one_question_for_many_and_none_for_those_behind(make_rig: MakeRig) -> N
         async with rig.running():
             for number in range(100):
                 rig.broker.put("app.one", task_id=f"o{number}")
+            await rig.started("o0")
             await rig.until(lambda: len(rig.claims.lined) == 99)
             assert sum(limiter.asked) <= 100 + 20  # some ask again meanwhile
             asked = len(limiter.asked)
