@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from contextlib import asynccontextmanager
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 QUEUE = QueueSpec(name="celery", exchange="celery", routing_key="celery")
 DEADLINE = 60.0
+#: what was counted under a name stays while the process lives
+_numbers = count(1)
 BODY = json.dumps([[1, 2], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
 
 
@@ -427,7 +430,9 @@ class Rig:
             self.tasks[name] = FakeTask(name, limits=bound, parameters=parameters)
             self.executor.script[name] = lambda _: None
         self.limited = Limited(self.tasks, queue_limits, DEFAULT_LIMITS)  # type: ignore[arg-type]  # fakes
-        self.limiter = limiter or (MemoryLimiter(f"memory://{id(self)}", None, SYSTEM_CLOCK) if self.limited else None)
+        self.limiter = limiter or (
+            MemoryLimiter(f"memory://rig-{next(_numbers)}", None, SYSTEM_CLOCK) if self.limited else None
+        )
         self.executor.script["app.slow"] = lambda _: None
         self.executor.script["app.early"] = lambda _: None
         defaults: dict[str, Any] = {
