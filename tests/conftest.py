@@ -27,9 +27,11 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: workers would ta
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-# A machine at work takes its time for an example, and for thinking of one.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# A machine at work takes its time for an example, and for thinking of one. The same examples every time: who looks for
+# new ones says HYPOTHESIS_PROFILE=search.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("search", settings.get_profile("patient"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
 
 def _redis() -> Iterator[RedisServer]:
