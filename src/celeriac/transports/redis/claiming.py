@@ -63,15 +63,21 @@ class Claimer:
         self._lost_from: int | None = None
         self._orders = self._all_orders()
         self._tokens = self._all_tokens()
-        #: waits for a token
-        self.is_napping = False
+        #: the number of the claim that waits for a token; 0: none does
+        self.nap = 0
         self._complained: dict[str, float] = {}
         #: when a delayed message is due (``time.monotonic()``), as the last claim that left nothing said
         self.due_at: float | None = None
         #: the last claim took the last ones: what comes after it leaves a token
         self.is_dry = False
+        #: the last ones were found after a nap that no token ended: nothing told of them, or they were put off till now
+        self.was_unannounced = False
         #: where the last messages came from
         self.busiest = keys.list_of(self._queues[0])
+
+    @property
+    def is_napping(self) -> bool:
+        return self.nap > 0
 
     async def redirect(self, queues: Sequence[str]) -> None:
         """Claim from these from now on, and no more from the others; claims are numbered on."""
@@ -118,6 +124,7 @@ class Claimer:
             )
 
     async def _claim(self, link: AsyncLink, limit: int, nap: float) -> list[Delivery]:
+        self.was_unannounced = False
         if self._lost_from is not None:
             found = await self._resume(link, self._lost_from)
             self._lost_from = None
@@ -132,14 +139,14 @@ class Claimer:
         if nap > 0:
             # no longer than the nap: a token that goes to somebody who is busy by then is missed by those who are not
             token = link.call_later("BZPOPMIN", *self._tokens, max(0.01, round(nap, 3)))
-            self.is_napping = True
+            self.nap = number
         try:
             answer = await _CLAIM.ask(link, names, (self._owner, number, limit, *self._times, *arguments))
         except ReplyError:
             self._lost_from = None
             raise
         finally:
-            self.is_napping = False
+            self.nap = 0
             refusal = _refusal(token) if token is not None else None
         self._lost_from = None
         due, errors, *lists = answer
@@ -155,6 +162,8 @@ class Claimer:
             for payload in reversed(items):
                 found.append(self._delivery(payload, queue, f"{number}.{len(found) + 1}.{step}.{queue}"))
         self.is_dry = 0 < len(found) < limit and not errors
+        if found and token is not None and refusal is None and not token.cancelled():
+            self.was_unannounced = token.result() is None
         if refusal is not None and not found:
             self._complain(f"no nap is possible: {describe(refusal)}")
             await asyncio.sleep(nap)

@@ -57,7 +57,7 @@ class RedisConsumer:
             partial(open_link, address), keys, names, self._owners, lambda: self._claimer.busiest, house.lease
         )
         self._bell = keys.bell(self._owner)
-        self._watch = Watch(opener, self._bell, lambda: self._claimer.is_napping)
+        self._watch = Watch(opener, self._bell, lambda: self._claimer.nap)
         self._beginning = asyncio.Lock()
         self._began = False
         self._closed = False
@@ -107,6 +107,8 @@ class RedisConsumer:
                     raise
                 if self._is_over():
                     return []  # what was found goes back with everything else
+                if claimer.was_unannounced:
+                    self._watch.unannounced()
                 left = ends - time.monotonic()
                 if found or left <= 0:
                     return found

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
+import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -338,3 +341,43 @@ def test_a_stopped_server_makes_nobody_look_dead(bench: Any, receive_all: Any, s
     assert not newcomer.receive(6, 0.3)
     for consumer, deliveries in zip(consumers, held, strict=True):
         assert not consumer.settle([Settlement(delivery.receipt, ACK) for delivery in deliveries])
+
+
+def test_the_look_at_a_list_rests_while_tokens_tell_of_every_message(bench: Any) -> None:
+    transport = bench.transport()
+    publisher, consumer = transport.publisher(), bench.consumer("q", transport=transport)
+
+    async def come(send: Callable[[], object]) -> int:
+        """Have it sent while the consumer naps."""
+        inner = consumer.inner
+        receiving = asyncio.ensure_future(inner.receive(1, 60.0))
+        while not inner._claimer.is_napping:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.0005)
+        await asyncio.to_thread(send)
+        found = await receiving
+        await inner.settle([Settlement(one.receipt, ACK) for one in found])
+        return len(found)
+
+    def ours() -> None:
+        publisher.publish(numbered("q", [1]), time.monotonic() + 60)
+
+    def theirs() -> None:
+        bench.link.call("LPUSH", "q", payload)
+
+    def looks_of(count: int) -> int:
+        bench.link.call("CONFIG", "RESETSTAT")
+        for _ in range(count):
+            assert consumer.run(come(ours)) == 1
+        text = bench.link.call("INFO", "commandstats").decode()
+        found = re.search(r"cmdstat_blmove:calls=(\d+)", text)
+        return int(found[1]) if found else 0
+
+    bench.fill("r", 1)
+    payload = bench.link.call("RPOP", "r")
+    assert looks_of(10) >= 9
+    assert looks_of(200) < 100
+    assert looks_of(10) <= 1, "it rests"
+    assert consumer.run(come(theirs)) == 1
+    consumer.inner._watch._retry_at = 0.0  # a second later
+    assert looks_of(10) >= 9, "it looks again"
+    publisher.close()
