@@ -30,6 +30,11 @@ class TestAsyncio(ChildrenSuite):
     slots_per_child = 3
 
 
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
+class TestAsyncioOnUvloop(TestAsyncio):
+    loop = "uvloop"
+
+
 class TestSolo(ExecutorSuite):
     pool = "solo"
 

@@ -69,8 +69,8 @@ class Desk:
         self, data: natives.NativeSocket, bell: natives.NativeSocket, slate: Slate, clock: Clock = SYSTEM_CLOCK,
         max_memory_kib: int | None = None,
     ) -> None:  # fmt: skip
-        data.setblocking(True)
         self._data = data
+        self.stay_blocking()
         self._bell = bell
         self._slate = slate
         self._monotonic = clock.monotonic
@@ -89,6 +89,10 @@ class Desk:
     @property
     def fileno(self) -> int:
         return self._data.fileno()
+
+    def stay_blocking(self) -> None:
+        """Writing waits for room; reading never does."""
+        self._data.setblocking(True)
 
     def attach(self, crew: Crew) -> None:
         """The crew is ready: tell the parent, and start the courier."""

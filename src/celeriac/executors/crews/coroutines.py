@@ -46,6 +46,7 @@ class CoroutinesCrew:
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.add_reader(self._desk.fileno, self._read)
+        self._desk.stay_blocking()  # uvloop has changed that
         self._desk.attach(self)
         try:
             self._loop.run_until_complete(self._ended)

@@ -89,10 +89,12 @@ class ExecutorSuite:
     pool: ClassVar[str]
     children: ClassVar[int] = 1
     slots_per_child: ClassVar[int] = 1
+    loop: ClassVar[str] = "asyncio"
 
     def options(self, **changes: Any) -> PoolOptions:
         values: dict[str, Any] = {
             "pool": self.pool, "children": self.children, "slots_per_child": self.slots_per_child, "kill_grace": 0.3,
+            "loop": self.loop,
         }  # fmt: skip
         return PoolOptions(**(values | changes))
 
