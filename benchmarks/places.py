@@ -88,7 +88,7 @@ class Redis(Place):
     def __init__(self) -> None:
         super().__init__()
         # rewriting the file in the middle of a run would be noise; it is rewritten between runs
-        self.server = RedisServer("--auto-aof-rewrite-percentage", "0")
+        self.server = RedisServer("--auto-aof-rewrite-percentage", "0", "--appendfsync", "everysec")
 
     def start(self) -> None:
         self.server.start()
