@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celeriac.cli.detach import Background, detach
-from celeriac.cli.failures import EX_CANTCREAT, EX_UNAVAILABLE, Failure, fail
+from celeriac.cli.detach import Background, check_log_file, detach
+from celeriac.cli.failures import EX_UNAVAILABLE, Failure
 from celeriac.cli.origin import DETACHED, pop_marker
 from celeriac.cli.pidfile import held
 from celeriac.cli.privileges import drop_privileges, set_umask
@@ -44,7 +44,7 @@ def run_camera(
     set_umask(chosen("umask"))
     drop_privileges(chosen("uid"), chosen("gid"))
     log_file, pid_file = chosen("logfile"), chosen("pidfile")
-    _check(log_file)
+    check_log_file(log_file)
     with held(Path(pid_file)) if pid_file else contextlib.nullcontext():
         background = Background(log_file)
         try:
@@ -62,17 +62,6 @@ def _take_pictures(app: Any, camera: str, frequency: float, maxrate: str | None,
     # as Ctrl-C does it: the pid file goes, the camera is told
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     take_pictures(app, camera, frequency, maxrate, on_ready=background.ready)
-
-
-def _check(log_file: str | None) -> None:
-    """A handler that opens it later could only complain to nobody."""
-    if log_file is None:
-        return
-    try:
-        with open(log_file, "ab"):
-            pass
-    except OSError as error:
-        fail(f"The log file {log_file} cannot be written: {error.strerror}.", EX_CANTCREAT)
 
 
 def _log(level: str | int, log_file: str | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from celeriac.cli.failures import EX_CANTCREAT, fail
 from celeriac.cli.origin import DETACHED, pop_marker
 
 if TYPE_CHECKING:
@@ -105,3 +106,14 @@ class Background:
             os.write(self._word, words)
         os.close(self._word)
         self._word = -1
+
+
+def check_log_file(path: str | None) -> None:
+    """A handler that opens it later could only complain to nobody."""
+    if path is None:
+        return
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        fail(f"The log file {path} cannot be written: {error.strerror}.", EX_CANTCREAT)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from celeriac.cli.additions import add, additions_of
-from celeriac.cli.detach import Background, detach
-from celeriac.cli.failures import EX_CANTCREAT, Failure, describe, fail
+from celeriac.cli.detach import Background, check_log_file, detach
+from celeriac.cli.failures import Failure, describe
 from celeriac.cli.invocation import Invocation, pass_invocation
 from celeriac.cli.nodes import expand_node, expand_path
 from celeriac.cli.options import AUTOSCALE, COMMA_LIST, CONCURRENCY, LOG_LEVEL, later_release
@@ -146,7 +146,7 @@ def _run(invocation: Invocation, options: dict[str, Any], restart: Restart, hang
     worker = worker_of(app, worker_options(app, node, options, invocation), additions.loader(target), options)
     if options["load_only"]:
         return 0
-    _check_log_file(expand_path(log_file, node) if log_file else None)
+    check_log_file(expand_path(log_file, node) if log_file else None)
     with held(Path(expand_path(pid_file, node))) if pid_file else nullcontext():
         background = Background(expand_path(log_file, node) if log_file else None)
         try:
@@ -187,17 +187,6 @@ def _wait_for_repair(error: Exception, restart: Restart) -> NoReturn:
 
 def _first(option: Any, setting: Any) -> Any:
     return setting if option is None else option
-
-
-def _check_log_file(path: str | None) -> None:
-    """A handler that opens it later could only complain to nobody."""
-    if path is None:
-        return
-    try:
-        with open(path, "ab"):
-            pass
-    except OSError as error:
-        fail(f"The log file {path} cannot be written: {error.strerror}.", EX_CANTCREAT)
 
 
 def worker_options(app: Celeriac, node: str, options: Mapping[str, Any], invocation: Invocation) -> WorkerOptions:
