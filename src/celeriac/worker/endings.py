@@ -181,7 +181,7 @@ class Endings:
             return False
         try:
             self._executor.submit([claim.request])
-        except OperationalError:  # the pool is stopping: the record must do
+        except OperationalError:  # the stopping pool has no time left: the record must do
             return False
         return True
 
